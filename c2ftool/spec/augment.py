@@ -1,0 +1,43 @@
+"""`augment`: changes to the training clips. Built by c2ftool/augment, in the order of the fields here."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from c2ftool.spec.base import Section
+
+
+class Roll(Section):
+    """The waveform shifted in a circle by a uniform offset, times a gain Beta(10, 10) + 0.5 (public EAT code)."""
+
+    gain: bool = Field(True, description="Also draw a gain between 0.5 and 1.5.")
+
+
+class Noise(Section):
+    """Uniform noise times U(0, 1) / 10 on the normalised log-mel, then a circular shift of frames (AST, EAT)."""
+
+    strength: float = Field(0.1, ge=0, description="Upper limit of the noise's scale.")
+    shift: int = Field(10, ge=0, description="Frames of shift, -shift to shift - 1; follows the compression factor.")
+
+
+class Mixup(Section):
+    """Two clips and their labels mixed: the partner is the batch reversed, one lambda ~ Beta(alpha, alpha) per step."""
+
+    alpha: float = Field(0.8, gt=0)
+    probability: float = Field(0.9, ge=0, le=1, description="Share of steps that are mixed.")
+
+
+class SpecAugment(Section):
+    """One frequency band and one stretch of time set to 0 per clip, after mixup (Park et al., 2019)."""
+
+    frequency: float = Field(0.2, ge=0, lt=1, description="Largest share of the mel bands masked.")
+    time: float = Field(0.2, ge=0, lt=1, description="Largest share of the frames masked.")
+
+
+class Augment(Section):
+    """Off unless named; `null` switches an inherited one off."""
+
+    roll: Roll | None = None
+    noise: Noise | None = None
+    mixup: Mixup | None = None
+    spec_augment: SpecAugment | None = None

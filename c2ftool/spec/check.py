@@ -1,0 +1,147 @@
+"""Checks across sections: combinations that cannot work are refused here, with the reason, before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from c2ftool.compression.grid import frame_shift, token_grid
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.objective import Classify, Eat
+from c2ftool.spec.root import Phase, Spec
+from c2ftool.spec.train import Step
+
+Finding = tuple[tuple[str | int, ...], str, str]  # path, message, hint
+
+
+def check(spec: Spec) -> Iterator[Finding]:
+    """Every finding in a spec whose sections are valid by themselves."""
+    yield from _task(spec)
+    yield from _data(spec)
+    yield from _evaluate(spec)
+    names = Counter(phase.name for phase in spec.phases)
+    for place, phase in enumerate(spec.phases):
+        if names[phase.name] > 1:
+            yield ("phases", place, "name"), f'{names[phase.name]} phases are called "{phase.name}"', "names are unique"
+        yield from _phase(spec, phase, place)
+
+
+def _task(spec: Spec) -> Iterator[Finding]:
+    size = BACKBONES[spec.model.backbone]
+    match spec.objective:
+        case Eat() as objective:
+            if spec.task != "pretrain":
+                yield ("task",), f"objective eat belongs to task pretrain, not {spec.task}", ""
+            if spec.masks is None and any(phase.masks is None for phase in spec.phases):
+                yield ("objective",), "objective eat needs `masks`", "masks: {kind: inverse_block}"
+            if not spec.teachers and any(not phase.teachers for phase in spec.phases):
+                hint = "teachers: [{kind: ema, decay: 0.9998, final_decay: 0.99999}]"
+                yield ("objective",), "objective eat needs an EMA teacher", hint
+            if spec.model.head is not None:
+                yield ("model", "head"), "pre-training has no head", "remove model.head"
+            if spec.model.freeze != "none":
+                yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
+            if size.width % objective.decoder.groups:
+                message = (
+                    f"{objective.decoder.groups} decoder groups do not divide the width {size.width} of {size.name}"
+                )
+                yield ("objective", "decoder", "groups"), message, ""
+            if objective.decoder.kernel % 2 == 0:
+                yield (
+                    ("objective", "decoder", "kernel"),
+                    f"the decoder's kernel is odd, not {objective.decoder.kernel}",
+                    "",
+                )
+            if objective.collapse.after.unit == "%":
+                yield ("objective", "collapse", "after"), "a share has no meaning here", "write steps, epochs or clips"
+            for place, teacher in enumerate(spec.teachers):
+                for layer in teacher.layers if isinstance(teacher.layers, list) else []:
+                    if not 0 <= layer < size.depth:
+                        message = f"{size.name} has blocks 0 to {size.depth - 1}, not {layer}"
+                        yield ("teachers", place, "layers"), message, ""
+            if spec.augment.mixup is not None:
+                yield ("augment", "mixup"), "mixup needs labels, and pre-training has none", "remove it"
+        case Classify() as objective:
+            if spec.task != "finetune":
+                yield ("task",), f"objective classify belongs to task finetune, not {spec.task}", ""
+            if spec.model.head is None:
+                yield ("model",), "objective classify needs a head", "head: {kind: clip}"
+            if objective.label_smoothing and objective.loss == "bce":
+                message = "label_smoothing is part of the loss ce; it has no effect on bce"
+                yield ("objective", "label_smoothing"), message, "remove it, or use loss: ce"
+            if objective.loss == "ce" and objective.reduction == "labels":
+                yield ("objective", "reduction"), "reduction labels is part of the loss bce", "use clips"
+            for key, given in (("masks", spec.masks), ("teachers", spec.teachers)):
+                if given:
+                    yield (key,), f"objective classify has no {key}", "remove the section"
+
+
+def _data(spec: Spec) -> Iterator[Finding]:
+    data = spec.data
+    if data.fold is not None and data.folds is not None:
+        yield ("data", "fold"), "`fold` is one run and `folds` a study", "keep one of them"
+    if (data.fold is not None or data.folds is not None) and (data.valid or data.test):
+        key = "valid" if data.valid else "test"
+        yield ("data", key), "with folds, the held-out fold is the validation and test data", f"remove data.{key}"
+    if data.folds is not None and spec.seeds is not None:
+        yield ("seeds",), "a study is over folds or over seeds, not both", "give one, and the other as an override"
+    if data.folds is not None and len(set(data.folds)) < len(data.folds):
+        yield ("data", "folds"), "a fold is named twice", ""
+    if spec.seeds is not None and len(set(spec.seeds)) < len(spec.seeds):
+        yield ("seeds",), "a seed is named twice", ""
+    for split in set(data.train) & {*data.valid, *data.test}:
+        yield ("data", "train"), f"split {split!r} is trained on and scored", "hold it out"
+
+
+def _evaluate(spec: Spec) -> Iterator[Finding]:
+    evaluate, data = spec.evaluate, spec.data
+    if evaluate.every.unit == "%":
+        yield ("evaluate", "every"), "a share has no meaning here", "write steps, epochs or clips"
+    if spec.checkpoints.every is not None and spec.checkpoints.every.unit == "%":
+        yield ("checkpoints", "every"), "a share has no meaning here", "write steps, epochs or clips"
+    if evaluate.select is not None:
+        if spec.task == "pretrain":
+            yield ("evaluate", "select"), "pre-training is not scored, so nothing can be selected", "remove it"
+        elif evaluate.metrics is not None and evaluate.select not in evaluate.metrics:
+            yield (
+                ("evaluate", "select"),
+                f"{evaluate.select} is not among evaluate.metrics",
+                ", ".join(evaluate.metrics),
+            )
+        elif not (data.valid or data.fold is not None or data.folds is not None):
+            yield ("evaluate", "select"), "there are no validation clips to select by", "name data.valid or data.fold"
+
+
+def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
+    here: tuple[str | int, ...] = ("phases", place)
+    if phase.length.unit == "%" or phase.length.value == 0:
+        yield (*here, "length"), f"a phase cannot be `{phase.length}` long", "write steps, epochs or clips above 0"
+    augment = phase.augment or spec.augment
+    batch = phase.batch or spec.train.batch
+    if augment.mixup is not None and batch % 2:
+        path = (*here, "batch") if phase.batch else ("train", "batch")
+        yield path, f"mixup pairs the clips of a batch, and {batch} is odd", "choose an even batch"
+    schedule = phase.schedule or spec.train.schedule
+    if isinstance(schedule, Step):
+        where: tuple[str | int, ...] = (*here, "schedule") if phase.schedule else ("train", "schedule")
+        if schedule.every.value == 0:
+            yield (*where, "every"), "`every` is above 0", ""
+    yield from _grid(spec, phase, here)
+
+
+def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Finding]:
+    size = BACKBONES[spec.model.backbone]
+    frontend = phase.frontend or spec.frontend
+    frames = frontend.frames or size.frontend.frames
+    mels = frontend.mels or size.frontend.mels
+    compression = phase.compression or spec.compression
+    where = (*here, "compression") if phase.compression else (*here, "length")
+    hint = f"the input has {frames} frames, a patch {size.patch[0]}; lower the factor or raise frontend.frames"
+    try:
+        shorter, _ = frame_shift(frames, 1, compression.factor)
+        time, _ = token_grid(shorter, mels, size.patch)
+    except ValueError as error:
+        yield where, f"compression {compression.factor} leaves no token: {error}", hint
+        return
+    if size.family == "eat" and time > 768:
+        yield where, f"{time} time patches; EAT's positions end at 768", "lower frontend.frames"

@@ -1,0 +1,95 @@
+"""Putting specs together: `extends`, and what a phase repeats of the sections above it.
+
+Mappings merge, lists replace, phases merge by `name`. A mapping whose `kind` (or `method`) differs from the inherited
+one replaces it whole: the settings of one kind mean nothing to another. `null` takes the place of what was inherited.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from c2ftool.spec.find import find_spec
+from c2ftool.spec.read import Fault, Node, fail, read_file
+
+# What a phase may repeat: of `train`, and of the sections of the same name.
+TRAIN_KEYS = ("batch", "optimizer", "schedule", "clip")
+SECTION_KEYS = ("compression", "masks", "augment", "frontend")
+
+
+def read_merged(path: Path, seen: tuple[Path, ...] = ()) -> Node:
+    """The spec at a path with everything it extends."""
+    top = read_file(path)
+    extends = top.value.pop("extends", None)
+    if extends is None:
+        return top
+    if not isinstance(extends.value, str):
+        raise fail([Fault("`extends` is the path or the name of one spec", extends.place)])
+    beside = path.parent / extends.value
+    base_path = beside if beside.is_file() else find_spec(extends.value)
+    here = path.resolve()
+    if base_path is None:
+        raise fail([Fault(f"no spec {extends.value!r} beside this file or among the known ones", extends.place)])
+    if base_path.resolve() in (*seen, here):
+        raise fail([Fault(f"{extends.value!r} extends this file: a circle", extends.place)])
+    return merge(read_merged(base_path, (*seen, here)), top)
+
+
+def merge(base: Node, top: Node, at_phases: bool = False) -> Node:
+    """`base` with what `top` says."""
+    if isinstance(base.value, dict) and isinstance(top.value, dict):
+        if _kind(base) is not None and _kind(top) is not None and _kind(base) != _kind(top):
+            return top
+        out = dict(base.value)
+        for name, node in top.value.items():
+            out[name] = merge(out[name], node, name == "phases") if name in out else node
+        return Node(out, top.place, top.key)
+    if at_phases and isinstance(base.value, list) and isinstance(top.value, list):
+        return _phases(base, top)
+    return top
+
+
+def _phases(base: Node, top: Node) -> Node:
+    """Phases of `top` change those of the same name in place; new names come after."""
+    out = list(base.value)
+    places = {_name(node): place for place, node in enumerate(out) if _name(node) is not None}
+    for node in top.value:
+        place = places.get(_name(node)) if _name(node) is not None else None
+        if place is None:
+            out.append(node)
+        else:
+            out[place] = merge(out[place], node)
+    return Node(out, top.place, top.key)
+
+
+def expand_phases(root: Node) -> Node:
+    """The spec with what each phase repeats merged over the section above: `optimizer: {lr: 1e-4}` keeps the rest."""
+    phases = root.value.get("phases")
+    if phases is None or not isinstance(phases.value, list):
+        return root
+    train = root.value.get("train")
+    above = {k: root.value[k] for k in SECTION_KEYS if k in root.value}
+    if train is not None and isinstance(train.value, dict):
+        above |= {k: train.value[k] for k in TRAIN_KEYS if k in train.value}
+
+    def expanded(phase: Node) -> Node:
+        if not isinstance(phase.value, dict):
+            return phase
+        merged = {k: merge(above[k], v) if k in above and v.value is not None else v for k, v in phase.value.items()}
+        return Node(merged, phase.place, phase.key)
+
+    out = dict(root.value)
+    out["phases"] = Node([expanded(p) for p in phases.value], phases.place, phases.key)
+    return Node(out, root.place, root.key)
+
+
+def _kind(node: Node) -> object:
+    for word in ("kind", "method"):
+        if word in node.value:
+            return node.value[word].value
+    return None
+
+
+def _name(node: Node) -> object:
+    if isinstance(node.value, dict) and "name" in node.value:
+        return node.value["name"].value
+    return None

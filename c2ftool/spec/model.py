@@ -1,0 +1,51 @@
+"""`model`: which backbone, which weights, which head. Built by c2ftool/models."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.base import Section
+
+
+class ClipHead(Section):
+    """One score per class and clip: pooled tokens, LayerNorm, linear."""
+
+    kind: Literal["clip"]
+    pool: Literal["cls", "mean", "linear_softmax"] = Field(
+        "cls", description="The CLS token, the mean over patch tokens, or linear softmax pooling of the tokens' scores."
+    )
+
+
+class Model(Section):
+    """The network."""
+
+    backbone: str = Field(description="A name of `c2f specs ls --backbones`.")
+    weights: str | None = Field(
+        None,
+        description="Start from: `run:NAME[@best|last|PHASE]`, `file:PATH`, or `public:NAME`; random if not given.",
+    )
+    head: ClipHead | None = Field(None, description="Needed by supervised objectives.")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the last block; rises linearly from 0.")
+    freeze: Literal["none", "body"] = Field("none", description="`body`: only the head learns (a linear probe).")
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BACKBONES:
+            near = difflib.get_close_matches(value, BACKBONES, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown backbone {value!r}; {meant}(known: {', '.join(BACKBONES)})")
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _form(cls, value: str | None) -> str | None:
+        if value is not None and (
+            value.partition(":")[0] not in ("run", "file", "public") or not value.partition(":")[2]
+        ):
+            raise ValueError(f"{value!r}: write run:NAME[@best|last|PHASE], file:PATH or public:NAME")
+        return value

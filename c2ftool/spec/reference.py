@@ -1,0 +1,126 @@
+"""The language described: JSON Schema for editors, and the reference page docs/specs.md. Both from the sections."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+from c2ftool.spec.amounts import Duration, Length
+from c2ftool.spec.base import Section
+from c2ftool.spec.faults import tagged_sections, union_members
+from c2ftool.spec.root import Phase, Spec
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a spec file. `extends` is resolved before the schema applies, so it is added here."""
+    out = Spec.model_json_schema()
+    out["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    out["title"] = "c2ftool spec"
+    extends = {"type": "string", "description": "A spec to start from: a path beside this file, or a known name."}
+    out["properties"] = {"c2f": out["properties"]["c2f"], "extends": extends, **out["properties"]}
+    return out
+
+
+_HEAD = """# The spec language
+
+*Written by `c2f specs schema --markdown`; change the sections under `c2ftool/spec/`, then `make docs`.*
+
+A spec is one YAML file. Sections may stand in any order; written as below they read like a story: what and why, data,
+model, loss, training, phases, what is measured.
+
+- **Amounts carry a unit.** `5 epochs`, `400000 steps`, `100000 clips`, `25 %` (of the phase); `10 ms`, `0.48 s`,
+  `30 min`. A bare number is a count, a rate or a ratio.
+- **Scalars are YAML 1.2**: `1e-4` is a number, `no` is a word. Tags, anchors, aliases and duplicate keys are refused.
+- **`extends: other`** starts from another spec (a path beside the file, or a name of `c2f specs ls`). Mappings merge,
+  lists replace, phases merge by `name`; a mapping of another `kind` (or `method`) replaces the inherited one whole;
+  `null` takes the place of what was inherited.
+- **`KEY=VALUE`** arguments change single values by dotted path: `train.batch=48`, `phases.fine.length="3 epochs"`,
+  `teachers.0.decay=0.999`, `augment.mixup=null`.
+- **A phase** repeats any of `batch, optimizer, schedule, clip, compression, masks, teachers, augment, frontend`; what
+  it repeats merges over the section above. On entering a later phase weights and EMA teacher carry over, optimiser
+  and schedule start afresh.
+- **`data.folds`** or **`seeds`** make one command a study: a child run each, and their mean and spread.
+
+`c2f specs check FILE` names every fault at once; `c2f specs schema` prints the JSON Schema for editors.
+"""
+
+
+def markdown() -> str:
+    """The reference page."""
+    parts = [_HEAD]
+    done: set[type[Section]] = set()
+    parts += _section("The file", Spec, done, skip_sections=True)
+    for name, field in Spec.model_fields.items():
+        for tag, section in _sections(field.annotation):
+            if section is not Phase:
+                parts += _section(f"`{name}`" + (f", {tag}" if tag else ""), section, done)
+    parts += _section("`phases`", Phase, done)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _section(title: str, section: type[Section], done: set[type[Section]], skip_sections: bool = False) -> list[str]:
+    if section in done:
+        return []
+    done.add(section)
+    out = [f"## {title}", "", (section.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+    out += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    inner: list[str] = []
+    for name, field in section.model_fields.items():
+        meaning = (field.description or _doc(field.annotation)).replace("|", "\\|").replace("\n", " ")
+        out.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |")
+        if skip_sections:
+            continue
+        for tag, child in _sections(field.annotation):
+            inner += _section(f"{title.split(',')[0]} › `{name}`" + (f", {tag}" if tag else ""), child, done)
+    return [*out, "", *inner]
+
+
+def _sections(annotation: Any) -> list[tuple[str, type[Section]]]:
+    tags = {section: tag for tag, section in tagged_sections(annotation)}
+    found: list[tuple[str, type[Section]]] = []
+    for option in union_members(annotation):
+        inner = get_args(option)[0] if get_origin(option) is list else option
+        for each in union_members(inner):
+            if isinstance(each, type) and issubclass(each, Section):
+                inner_tags = {section: tag for tag, section in tagged_sections(inner)}
+                found.append((str(tags.get(each, inner_tags.get(each, ""))), each))
+    return found
+
+
+def _doc(annotation: Any) -> str:
+    sections = _sections(annotation)
+    return (sections[0][1].__doc__ or "").strip().split("\n")[0] if len(sections) == 1 else ""
+
+
+def _type(annotation: Any) -> str:
+    words: list[str] = []
+    for option in union_members(annotation):
+        if get_origin(option) is Literal:
+            words += [f"`{json.dumps(v) if not isinstance(v, str) else v}`" for v in get_args(option)]
+        elif get_origin(option) is list:
+            words.append(f"list of {_type(get_args(option)[0])}")
+        elif isinstance(option, type) and issubclass(option, Section):
+            words.append("mapping")
+        elif option in (Length, Duration):
+            words.append("length" if option is Length else "duration")
+        else:
+            words.append(
+                {int: "integer", float: "number", str: "text", bool: "`true`, `false`"}.get(option, str(option))
+            )
+    return ", ".join(dict.fromkeys(words))
+
+
+def _default(field: Any) -> str:
+    if field.default is PydanticUndefined:
+        return "needed"
+    value = field.default
+    if value is None:
+        return ""
+    if isinstance(value, Section):
+        given = {k: v for k, v in value.model_dump(mode="json").items() if v is not None and k in ("kind", "method")}
+        return f"`{json.dumps(given)}`" if given else "as below"
+    if isinstance(value, (Length, Duration, str)):
+        return f"`{value}`" if str(value) else ""
+    return f"`{json.dumps(value)}`"

@@ -1,0 +1,224 @@
+"""From a spec to a resolved spec: defaults filled, lengths in steps, front ends with their compression. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from c2ftool.compression.grid import frame_shift, token_grid
+from c2ftool.errors import DataError, SpecError
+from c2ftool.spec.amounts import Duration, samples
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.frontend import Frontend
+from c2ftool.spec.objective import Classify, Eat
+from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase, ResolvedSchedule, ResolvedTeacher
+from c2ftool.spec.root import Phase, Spec
+from c2ftool.spec.running import Metric
+from c2ftool.spec.teachers import EmaTeacher
+from c2ftool.spec.train import Constant, Cosine, Schedule, Step
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What resolving needs to know of the data. mean, std: of the prepared set's log-mel."""
+
+    name: str
+    classes: list[str]
+    sample_rate: int
+    multi_label: bool
+    mean: float
+    std: float
+    fingerprint: str
+    clips_train: int  # in an epoch
+    clips_valid: int
+    clips_test: int
+
+
+def resolve(spec: Spec, facts: DataFacts) -> Resolved:
+    """The spec with every value decided. Raises SpecError where it does not fit the data."""
+    rate = spec.frontend.sample_rate or BACKBONES[spec.model.backbone].frontend.sample_rate
+    if rate != facts.sample_rate:
+        raise SpecError(
+            f"the front end works at {rate} Hz and data set {facts.name!r} is stored at {facts.sample_rate} Hz",
+            cure=f"Prepare it again with --rate {rate}.",
+        )
+    if isinstance(spec.objective, Classify) and spec.objective.loss == "ce" and facts.multi_label:
+        raise SpecError(
+            f"objective.loss ce is for one label per clip, and clips of {facts.name!r} have none or several",
+            cure="Use objective.loss=bce, or choose splits or classes with one label per clip.",
+        )
+    metrics = _metrics(spec, facts)
+    select = _select(spec, metrics, facts)
+    return Resolved(
+        name=spec.name,
+        task=spec.task,
+        about=spec.about,
+        seed=spec.seed,
+        data=spec.data,
+        classes=facts.classes,
+        multi_label=facts.multi_label,
+        data_fingerprint=facts.fingerprint,
+        model=spec.model,
+        objective=spec.objective,
+        phases=[_phase(spec, phase, facts) for phase in spec.phases],
+        metrics=metrics,
+        select=select,
+        evaluate_batch=spec.evaluate.batch or 2 * spec.train.batch,
+        checkpoints=spec.checkpoints,
+        tracking=spec.tracking,
+        micro_batch=spec.train.micro_batch,
+        precision=spec.train.precision,
+        compile=spec.train.compile,
+        workers=spec.train.workers,
+        non_finite=spec.train.non_finite,
+    )
+
+
+def _metrics(spec: Spec, facts: DataFacts) -> list[Metric]:
+    if spec.task == "pretrain":
+        return []
+    return spec.evaluate.metrics or (["map"] if facts.multi_label else ["accuracy"])
+
+
+def _select(spec: Spec, metrics: list[Metric], facts: DataFacts) -> Metric | None:
+    """The metric that chooses the best weights. With a held-out fold only where the spec says so: choosing on the
+    clips that are reported makes the figure look better than it is."""
+    if not metrics or not facts.clips_valid:
+        return None
+    if spec.evaluate.select is not None:
+        return spec.evaluate.select
+    return None if spec.data.fold is not None else metrics[0]
+
+
+def _phase(spec: Spec, phase: Phase, facts: DataFacts) -> ResolvedPhase:
+    batch = phase.batch or spec.train.batch
+    per_epoch = facts.clips_train
+    steps = phase.length.steps(batch=batch, clips=per_epoch)
+    lengths = {"batch": batch, "clips": per_epoch}
+    size = BACKBONES[spec.model.backbone]
+    compression = phase.compression or spec.compression
+    frontend = _frontend(phase.frontend or spec.frontend, spec, compression.factor, facts)
+    grid = token_grid(frontend.frames, frontend.mels, size.patch)
+    pretraining = isinstance(spec.objective, Eat)
+    masks = phase.masks or spec.masks
+    tokens = grid[0] * grid[1]
+    visible = max(1, int(round(tokens * (1 - masks.ratio), 6))) if pretraining and masks else None
+    if visible is not None and visible >= tokens:
+        raise SpecError(
+            f'phase "{phase.name}": a grid of {grid[0]} x {grid[1]} tokens leaves nothing to mask',
+            cure="Raise frontend.frames or lower the compression.",
+        )
+    teachers = phase.teachers or spec.teachers
+    every = spec.evaluate.every.steps(**lengths)
+    saves = spec.checkpoints.every.steps(**lengths) if spec.checkpoints.every else 0
+    return ResolvedPhase(
+        name=phase.name,
+        steps=steps,
+        batch=batch,
+        clips_per_epoch=per_epoch,
+        optimizer=phase.optimizer or spec.train.optimizer,
+        schedule=_schedule(phase.schedule or spec.train.schedule, steps, lengths),
+        clip=phase.clip if phase.clip is not None else spec.train.clip,
+        frontend=frontend,
+        compression=compression,
+        grid=[*grid],
+        masks=masks if pretraining else None,
+        visible=visible,
+        teacher=_teacher(teachers[0], steps, size.depth, lengths) if teachers else None,
+        augment=phase.augment or spec.augment,
+        evaluate_every=every if facts.clips_valid and spec.task != "pretrain" else 0,
+        checkpoint_every=saves,
+        collapse_after=spec.objective.collapse.after.steps(**lengths) if isinstance(spec.objective, Eat) else 0,
+    )
+
+
+def _frontend(given: Frontend, spec: Spec, factor: int, facts: DataFacts) -> ResolvedFrontend:
+    default = BACKBONES[spec.model.backbone].frontend
+    rate = given.sample_rate or default.sample_rate
+    length = given.frame_length or Duration.parse(f"{default.frame_length_ms} ms")
+    hop = given.hop or Duration.parse(f"{default.hop_ms} ms")
+    frames, shift = frame_shift(given.frames or default.frames, samples(hop, rate), factor)
+    measured = given.normalize is None or given.normalize.measured
+    mean, std = (
+        (facts.mean, facts.std) if measured or given.normalize is None else (given.normalize.mean, given.normalize.std)
+    )
+    return ResolvedFrontend(
+        kind=given.kind,
+        sample_rate=rate,
+        mels=given.mels or default.mels,
+        window=given.window or default.window,
+        frame_length=samples(length, rate),
+        hop=shift,
+        frames=frames,
+        mean=float(mean if mean is not None else facts.mean),
+        std=float(std if std is not None else facts.std),
+    )
+
+
+def _schedule(schedule: Schedule, steps: int, lengths: dict[str, int]) -> ResolvedSchedule:
+    warmup = min(steps, schedule.warmup.steps(whole=steps, **lengths))
+    match schedule:
+        case Cosine():
+            return ResolvedSchedule(kind="cosine", steps=steps, warmup=warmup, min_lr=schedule.min_lr)
+        case Constant():
+            return ResolvedSchedule(kind="constant", steps=steps, warmup=warmup)
+        case Step():
+            start = schedule.start.steps(whole=steps, **lengths)
+            every = schedule.every.steps(whole=steps, **lengths)
+            factor = schedule.factor
+            return ResolvedSchedule(kind="step", steps=steps, warmup=warmup, start=start, every=every, factor=factor)
+
+
+def _teacher(teacher: EmaTeacher, steps: int, depth: int, lengths: dict[str, int]) -> ResolvedTeacher:
+    return ResolvedTeacher(
+        kind=teacher.kind,
+        decay=teacher.decay,
+        final_decay=teacher.final_decay,
+        over=teacher.over.steps(whole=steps, **lengths),
+        layers=list(range(depth)) if teacher.layers == "all" else list(teacher.layers),
+    )
+
+
+def children(spec: Spec) -> list[tuple[str, list[str]]]:
+    """(name, arguments) of a study's child runs; empty for a single run."""
+    if spec.data.folds is not None:
+        return [(f"fold-{k}", ["data.folds=null", f"data.fold={k}"]) for k in spec.data.folds]
+    if spec.seeds is not None:
+        return [(f"seed-{s}", ["seeds=null", f"seed={s}"]) for s in spec.seeds]
+    return []
+
+
+def as_data(resolved: Resolved) -> dict[str, Any]:
+    """The resolved spec as plain data."""
+    return json.loads(resolved.model_dump_json())
+
+
+def resolved_yaml(resolved: Resolved) -> str:
+    """The resolved spec as YAML text."""
+    return yaml.safe_dump(as_data(resolved), sort_keys=False, allow_unicode=True, width=120)
+
+
+def resolved_hash(resolved: Resolved) -> str:
+    """The first 12 digits of the SHA-256 over what decides a run's numbers: not its name, prose, or reporting."""
+    data = as_data(resolved)
+    for key in ("name", "about", "tracking", "checkpoints", "workers", "micro_batch"):
+        del data[key]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_resolved(path: Path) -> Resolved:
+    """The resolved spec of a run folder. Raises DataError where it cannot be read."""
+    try:
+        return Resolved.model_validate_json(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise DataError(
+            f"not a resolved spec of this version ({type(error).__name__})",
+            place=str(path),
+            cure="The run was made by another version, or the file was changed.",
+        ) from None

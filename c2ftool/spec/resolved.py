@@ -1,0 +1,110 @@
+"""The resolved spec: every value decided, every length in steps. What the engine builds from, and run folders keep.
+
+`resolve.py` makes it; it is plain frozen data, written to `resolved.yaml` and hashed.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from c2ftool.spec.augment import Augment
+from c2ftool.spec.base import Section
+from c2ftool.spec.compression import Compression
+from c2ftool.spec.data import Data
+from c2ftool.spec.masks import Masks
+from c2ftool.spec.model import Model
+from c2ftool.spec.objective import Objective
+from c2ftool.spec.running import Checkpoints, Metric, Tracking
+from c2ftool.spec.train import Optimizer
+
+
+class ResolvedFrontend(Section):
+    """The log-mel of one phase; lengths in samples."""
+
+    kind: str
+    sample_rate: int
+    mels: int
+    window: str
+    frame_length: int = Field(description="Samples of the analysis window.")
+    hop: int = Field(description="Samples between frames, compression included.")
+    frames: int = Field(description="Frames of the input, compression included.")
+    mean: float
+    std: float
+
+    @property
+    def samples(self) -> int:
+        """Samples that the frames cover: what is read of a clip."""
+        return self.frame_length + (self.frames - 1) * self.hop
+
+
+class ResolvedTeacher(Section):
+    """An EMA teacher with its rise in steps."""
+
+    kind: str
+    decay: float
+    final_decay: float
+    over: int = Field(description="Steps over which the decay rises.")
+    layers: list[int] = Field(description="Blocks averaged to the target.")
+
+
+class ResolvedSchedule(Section):
+    """A schedule in steps of its phase. kind: cosine, step or constant."""
+
+    kind: str
+    steps: int
+    warmup: int
+    min_lr: float = 0.0
+    start: int = 0
+    every: int = 1
+    factor: float = 1.0
+
+
+class ResolvedPhase(Section):
+    """One phase, whole."""
+
+    name: str
+    steps: int = Field(description="Optimiser steps of the phase.")
+    batch: int
+    clips_per_epoch: int
+    optimizer: Optimizer
+    schedule: ResolvedSchedule
+    clip: float | None
+    frontend: ResolvedFrontend
+    compression: Compression
+    grid: list[int] = Field(description="Tokens: [time, frequency].")
+    masks: Masks | None
+    visible: int | None = Field(description="Tokens that the student sees, where there are masks.")
+    teacher: ResolvedTeacher | None
+    augment: Augment
+    evaluate_every: int = Field(description="Steps between evaluations; 0: none.")
+    checkpoint_every: int = Field(description="Steps between saves; 0: only by time.")
+    collapse_after: int = Field(0, description="Steps before representations are watched.")
+
+
+class Resolved(Section):
+    """The whole run."""
+
+    name: str
+    task: str
+    about: str
+    seed: int
+    data: Data
+    classes: list[str]
+    multi_label: bool
+    data_fingerprint: str
+    model: Model
+    objective: Objective
+    phases: list[ResolvedPhase]
+    metrics: list[Metric]
+    select: Metric | None
+    evaluate_batch: int
+    checkpoints: Checkpoints
+    tracking: Tracking
+    micro_batch: int | None
+    precision: str
+    compile: str
+    workers: int | None
+    non_finite: int
+
+
+__all__ = ["Resolved", "ResolvedFrontend", "ResolvedPhase", "ResolvedSchedule", "ResolvedTeacher"]

@@ -1,0 +1,58 @@
+"""The whole spec, section by section in the order users write them, and the checks that span sections."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from c2ftool.spec.amounts import Length
+from c2ftool.spec.augment import Augment
+from c2ftool.spec.base import Section
+from c2ftool.spec.compression import Compression, NoCompression
+from c2ftool.spec.data import Data
+from c2ftool.spec.frontend import Frontend
+from c2ftool.spec.masks import Masks
+from c2ftool.spec.model import Model
+from c2ftool.spec.objective import Objective
+from c2ftool.spec.running import Checkpoints, Evaluate, Tracking
+from c2ftool.spec.teachers import Teacher
+from c2ftool.spec.train import Train, TrainPart
+
+
+class Phase(TrainPart):
+    """A stretch of training. Repeats any key of `train` that a phase may change, and the sections named here."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", description="Names the phase in logs, files and `extends`.")
+    length: Length = Field(description="`5 epochs`, `400000 steps` or `100000 clips`.")
+    compression: Compression | None = None
+    masks: Masks | None = None
+    teachers: list[Teacher] | None = None
+    augment: Augment | None = None
+    frontend: Frontend | None = None
+
+
+class Spec(Section):
+    """One training run, or a study of several."""
+
+    c2f: Literal[1] = Field(description="Version of the language.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder.")
+    about: str = Field("", description="A sentence for readers.")
+    task: Literal["pretrain", "finetune"]
+    seed: int = Field(0, ge=0, lt=2**63)
+    seeds: list[int] | None = Field(None, min_length=2, description="A study: one child run for each seed.")
+    data: Data
+    frontend: Frontend = Frontend()
+    model: Model
+    objective: Objective
+    masks: Masks | None = None
+    teachers: list[Teacher] = Field([], max_length=1)
+    augment: Augment = Augment()
+    train: Train = Train()
+    compression: Compression = NoCompression(method="none")
+    phases: list[Phase] = Field(
+        min_length=1, description="In order; weights carry over, optimiser and schedule start afresh."
+    )
+    evaluate: Evaluate = Evaluate()
+    checkpoints: Checkpoints = Checkpoints()
+    tracking: Tracking = Tracking()

@@ -1,0 +1,91 @@
+"""`train`: how weights are updated; defaults of every phase. Built by c2ftool/engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from c2ftool.spec.amounts import Length
+from c2ftool.spec.base import Section
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay. Biases and other 1-D tensors are not decayed."""
+
+    kind: Literal["adamw"]
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Block i of n learns at lr x layer_decay^(n - i); what is in no block at the full rate.",
+    )
+
+
+class Cosine(Section):
+    """Linear warm-up to the peak, then a cosine to `min_lr`, per step."""
+
+    kind: Literal["cosine"]
+    warmup: Length = Length.parse("0 steps")
+    min_lr: float = Field(0.0, ge=0)
+
+
+class Step(Section):
+    """Linear warm-up, then the rate times `factor` at `start` and every `every` after it."""
+
+    kind: Literal["step"]
+    warmup: Length = Length.parse("0 steps")
+    start: Length = Field(description="When the first factor is applied.")
+    every: Length
+    factor: float = Field(0.5, gt=0, lt=1)
+
+
+class Constant(Section):
+    """Linear warm-up, then the peak rate to the end."""
+
+    kind: Literal["constant"]
+    warmup: Length = Length.parse("0 steps")
+
+
+Optimizer = AdamW
+Schedule = Annotated[Cosine | Step | Constant, Field(discriminator="kind")]
+
+
+class TrainPart(Section):
+    """What a phase may repeat of `train`."""
+
+    batch: int | None = Field(None, ge=1, description="Clips per optimiser step, over all devices.")
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+    clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; no clipping if not given.")
+
+
+class Train(TrainPart):
+    """Defaults of every phase, and what holds for the whole run."""
+
+    batch: int = Field(32, ge=1, description="Clips per optimiser step, over all devices.")
+    optimizer: Optimizer = AdamW(kind="adamw", lr=5e-4)
+    schedule: Schedule = Cosine(kind="cosine")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Clips per forward pass on a device; the losses do not depend on it."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="`auto`: bf16 where the GPU has it, fp16 on older GPUs, fp32 on a CPU."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile of the blocks; `auto`: on CUDA only."
+    )
+    workers: int | None = Field(
+        None, ge=0, le=256, description="Loader threads per device; chosen from the cores if not given."
+    )
+    non_finite: int = Field(
+        10,
+        ge=0,
+        description="Steps in a row with a non-finite loss or gradient that are skipped before the run stops (76).",
+    )
