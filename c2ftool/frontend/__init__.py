@@ -1,0 +1,1 @@
+"""Waveforms to log-mel, batched, on whatever device the waveforms are on."""

@@ -1,0 +1,66 @@
+"""The front end of a phase as a module: int16 waveforms in, normalised log-mel out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from c2ftool.frontend.kaldi import log_mel
+from c2ftool.spec.resolved import ResolvedFrontend
+
+
+class LogMel(nn.Module):
+    """Log-mel of clips of different lengths, padded or cut to the same frames, normalised as in AST and EAT.
+
+    Axes: B clips, S samples. Frames beyond a clip's end are 0 in the log-mel, before normalising, as in the papers'
+    code: after it they are `pad_value`, which is above most of a quiet clip.
+    """
+
+    def __init__(self, spec: ResolvedFrontend) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def pad_value(self) -> float:
+        """The value of a padded frame after normalising."""
+        return (0.0 - self.spec.mean) / (2 * self.spec.std)
+
+    @torch.no_grad()
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """(B, frames, mels) float32 of (B, S) int16 or float waveforms in [-1, 1] with (B,) valid samples each.
+
+        A clip's mean is removed over its own samples; what lies beyond its length is never looked at.
+        """
+        spec = self.spec
+        with torch.autocast(waveforms.device.type, enabled=False):
+            clips = waveforms[:, : spec.samples]
+            lengths = lengths.clamp(max=clips.shape[1])
+            inside = torch.arange(clips.shape[1], device=clips.device) < lengths[:, None]
+            scale = 1.0 / 32768 if clips.dtype == torch.int16 else 1.0
+            clips = clips.float() * scale
+            sums = torch.where(inside, clips, 0).sum(1, dtype=torch.float64)
+            means = (sums / lengths.clamp(min=1)).float()
+            clips = torch.where(inside, clips - means[:, None], 0)
+            mel = log_mel(
+                clips,
+                sample_rate=spec.sample_rate,
+                mels=spec.mels,
+                frame_length=spec.frame_length,
+                hop=spec.hop,
+                window=spec.window,
+            )[:, : spec.frames]
+            valid = torch.where(lengths < spec.frame_length, 0, 1 + (lengths - spec.frame_length) // spec.hop)
+            mel = torch.where((torch.arange(mel.shape[1], device=mel.device) < valid[:, None])[..., None], mel, 0)
+            missing = spec.frames - mel.shape[1]
+            if missing > 0:
+                mel = nn.functional.pad(mel, (0, 0, 0, missing))
+            return (mel - spec.mean) / (2 * spec.std)
+
+
+def build_frontend(spec: ResolvedFrontend) -> LogMel:
+    """The front end of the kind that the spec names."""
+    match spec.kind:
+        case "kaldi":
+            return LogMel(spec)
+        case other:
+            raise ValueError(f"unknown front end {other!r}")
