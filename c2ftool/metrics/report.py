@@ -1,0 +1,102 @@
+"""The report of a run: tables, figures and one page, `index.html`, that opens anywhere without a network.
+
+Every file appears whole or not at all: written under a temporary name beside its place, then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from c2ftool.errors import RunError
+from c2ftool.metrics.curve_figure import Curve, curve_figure
+from c2ftool.metrics.figures import class_figure, confusion_figure
+from c2ftool.metrics.report_page import PhaseCost, page
+from c2ftool.metrics.results import ClipResults
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    results: ClipResults | None,
+    curves: Mapping[str, Curve],
+    phases: Sequence[PhaseCost],
+    extras: Mapping[str, str | float | int | None],
+) -> list[Path]:
+    """The files written: index.html and, where there is something to show, tables (CSV) and figures (PNG).
+
+    results: of the final evaluation; None for a run without (self-supervised). curves: name -> (step, value) pairs over
+    the whole run's optimiser steps. phases: what each one took. extras: further facts, in the order of the page.
+    Files of an earlier report are replaced. Raises RunError if the folder cannot be written.
+    """
+    drawn: dict[str, bytes] = {}
+    captions: dict[str, str] = {}
+    tables: dict[str, bytes] = {}
+    shown = {name: curve for name, curve in curves.items() if len(curve)}
+    if shown:
+        drawn["curves.png"] = curve_figure(shown, [(p["name"], p["first_step"], p["last_step"]) for p in phases])
+        captions["curves.png"] = "Training curves over the phases"
+    if results is not None:
+        figure, what = _by_class(results)
+        drawn["per_class.png"] = class_figure(figure, what)
+        captions["per_class.png"] = f"{what.capitalize()} by class; dashed: the mean"
+        tables["per_class.csv"] = _table(_per_class_rows(results))
+        if results.confusion is not None:
+            drawn["confusion.png"] = confusion_figure(results.confusion, results.classes)
+            captions["confusion.png"] = "Labels (rows) and the classes that clips were given (columns)"
+            tables["confusion.csv"] = _table(
+                [
+                    ["label", *results.classes],
+                    *([name, *row.tolist()] for name, row in zip(results.classes, results.confusion, strict=True)),
+                ]
+            )
+    html = page(title, results, phases, extras, captions, list(tables))
+    # the page last: it never names a file that is not there
+    files = {**tables, **drawn, "index.html": html.encode()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write_whole(folder / name, content)
+    except OSError as error:
+        raise RunError(
+            f"the report cannot be written: {error.strerror or error}",
+            place=str(folder),
+            cure="Check that the folder is writable and the disk has room.",
+        ) from error
+    return [folder / name for name in files]
+
+
+def _by_class(results: ClipResults) -> tuple[list[tuple[str, float | None]], str]:
+    """The figure that stands for a class: recall with one label per clip, average precision with several."""
+    if results.multi_label:
+        return [(row.name, row.ap) for row in results.per_class], "average precision"
+    return [(row.name, row.recall) for row in results.per_class], "recall"
+
+
+def _per_class_rows(results: ClipResults) -> list[list[Any]]:
+    columns = ["ap", "auc"] if results.multi_label else ["recall", "precision", "ap", "auc"]
+    head = ["class", "clips", *columns]
+    return [head, *([row.name, row.clips, *(getattr(row, c) for c in columns)] for row in results.per_class)]
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> bytes:
+    """The rows as CSV, numbers in full, an undefined one as an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
