@@ -1,0 +1,1 @@
+"""Masks: which tokens a student sees, drawn on the device with counted randomness."""

@@ -1,0 +1,1 @@
+"""Backbones and heads, written for one device; precision, compilation and parallelism are applied by the engine."""

@@ -1,0 +1,1 @@
+"""Published checkpoints: where they are, how they are read, and what their tensors are called here."""

@@ -1,0 +1,86 @@
+"""What the engine asks of every objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from c2ftool.augment.build import Augmentations
+from c2ftool.draws import Draw
+from c2ftool.frontend.build import LogMel, build_frontend
+from c2ftool.spec.resolved import ResolvedPhase
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One rank's part of a step's batch, on the device. B clips, C classes.
+
+    norms: what each loss term's sum is divided by, as this part contributes to it; the engine sums them over ranks, so
+    a loss does not depend on how the batch is cut.
+    """
+
+    features: Tensor  # (B, frames, mels)
+    targets: Tensor | None  # (B, C)
+    norms: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """A loss and what it needs. Everything trainable is under `student`.
+
+    weights: the total loss is the sum over terms of weight x sum / norm.
+    """
+
+    student: nn.Module
+    depth: int  # blocks of the student's backbone
+    weights: dict[str, float]
+
+    def begin_phase(self, phase: ResolvedPhase, index: int) -> None:
+        """Take up a phase: its front end and augmentation."""
+        self._frontend: LogMel = build_frontend(phase.frontend)
+        self._augment = Augmentations(phase.augment, phase.compression.factor)
+
+    def prepare_batch(self, waveforms: Tensor, lengths: Tensor, labels: Tensor, draw: Draw) -> Prepared:
+        """The whole local batch as features and targets, without gradient."""
+        with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
+            waveforms = self._augment.waveforms(waveforms, lengths, draw)
+            features = self._frontend(waveforms, lengths)
+            features, targets = self._augment.features(features, self.targets_of(labels), draw)
+            return Prepared(features, targets, self.norms(features, targets))
+
+    def targets_of(self, labels: Tensor) -> Tensor | None:
+        """What the labels (B, C) become, before augmentation."""
+        return labels
+
+    def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+        """Each term's denominator for these clips, float64 scalars."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, targets: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+        """The sums of the terms over the clips given, a micro-batch."""
+        raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Told after each optimiser step, with the steps done in the phase."""
+
+    def watch(self, step: int) -> dict[str, float]:
+        """Further figures of the last step. Raises GuardError where training has gone wrong beyond repair."""
+        return {}
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """State beside the student's weights."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take up `extra_state` again."""
+
+    def teacher_weights(self) -> dict[str, Tensor] | None:
+        """The teacher's weights under the student's names, where there is a teacher."""
+        return None
+
+    def trainable(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters that learn, with their names under the student."""
+        return ((name, p) for name, p in self.student.named_parameters() if p.requires_grad)

@@ -1,0 +1,230 @@
+"""Public weights arrive whole or not at all, go on where they broke off, and say what to do without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from c2ftool.errors import DataError, MissingError, RunError, UsageError
+from c2ftool.models.public import download
+from c2ftool.models.public.download import fetch
+from c2ftool.models.public.records import PublicWeights, Source
+
+CONTENT = bytes(range(256)) * 40_000  # ten megabytes
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one file. breaks: how many bytes each of the next answers sends before the connection closes."""
+
+    content = CONTENT
+    tag = '"one"'
+    ranges = True
+    kind = "application/octet-stream"
+    status: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.breaks: list[int] = []
+        self.asked: list[tuple[str, str | None]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has seen enough closes the connection."""
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server, wanted = self.server, self.headers.get("Range")
+        server.asked.append((self.path, wanted))
+        if server.status is not None:
+            self.send_error(server.status)
+            return
+        start, content = 0, server.content
+        if server.ranges and wanted and self.headers.get("If-Range") in (None, server.tag):
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
+        if start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Type", server.kind)
+        if server.tag:
+            self.send_header("ETag", server.tag)
+        self.end_headers()
+        end = start + server.breaks.pop(0) if server.breaks else None
+        self.wfile.write(content[start:end])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("C2F_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("C2F_WEIGHTS_MIRROR", raising=False)
+    monkeypatch.setattr(download, "_PAUSE", 0.01)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    started = Server()
+    yield started
+    started.shutdown()
+    started.server_close()
+
+
+def record(*sources: Source) -> PublicWeights:
+    return PublicWeights("test", "eat", "eat_micro", "pretrained", "", sources)
+
+
+def source(server: Server, sha256: str | None = HASH, file: str = "test.pt") -> Source:
+    return Source(f"{server.address}/{file}", file, "https://page.example/test", sha256)
+
+
+def listed(folder) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
+
+
+def test_downloads_once_and_reports_progress(server, tmp_path):
+    seen: list[tuple[int, int | None]] = []
+    path = fetch(record(source(server)), progress=lambda there, total: seen.append((there, total)))
+    assert path == tmp_path / "cache" / "test.pt" and path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT)) and [there for there, _ in seen] == sorted(
+        there for there, _ in seen
+    )
+    assert listed(path.parent) == ["test.pt", "test.pt.sha256"]
+    assert fetch(record(source(server))) == path
+    assert len(server.asked) == 1
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(server):
+    server.breaks = [3_000_000, 100, 2_000_000]
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+    wanted = [wanted for _, wanted in server.asked]
+    assert wanted == [None, "bytes=3000000-", "bytes=3000100-", "bytes=5000100-"]
+
+
+def test_a_download_that_was_given_up_goes_on_in_the_next_call(server, tmp_path):
+    server.breaks = [1_000_000] * 5
+    with pytest.raises(MissingError, match="broke 5 times"):
+        fetch(record(source(server)))
+    assert not (tmp_path / "cache" / "test.pt").exists()
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+    assert server.asked[-1][1] == "bytes=5000000-"
+
+
+def test_a_server_without_ranges_sends_the_whole_again(server):
+    server.ranges = False
+    server.breaks = [3_000_000]
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+
+
+def test_parts_of_two_versions_are_never_joined(server):
+    server.breaks = [1_000_000] * 5
+    server.tag = '"old"'
+    server.content = b"old" * 3_000_000
+    with pytest.raises(MissingError):
+        fetch(record(source(server)))
+    server.breaks, server.tag, server.content = [], '"new"', CONTENT
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+
+
+def test_a_whole_part_that_was_not_renamed_is_used(server, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".test.pt.partial").write_bytes(CONTENT)
+    (cache / ".test.pt.etag").write_text(server.tag)
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+    assert len(server.asked) == 1
+
+
+def test_another_hash_is_refused_and_deleted(server, tmp_path):
+    server.content = b"something else"
+    with pytest.raises(DataError, match="deleted"):
+        fetch(record(source(server)))
+    assert listed(tmp_path / "cache") == []
+
+
+def test_without_a_hash_on_record_the_first_one_is_kept(server):
+    path = fetch(record(source(server, sha256=None)))
+    assert path.with_name("test.pt.sha256").read_text() == f"{HASH}  test.pt\n"
+    path.write_bytes(CONTENT[:-1] + b"\x00")
+    with pytest.raises(DataError, match="has changed"):
+        fetch(record(source(server, sha256=None)))
+
+
+def test_a_file_placed_by_hand_is_used_and_checked(server, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "test.pt").write_bytes(CONTENT)
+    assert fetch(record(source(server))) == cache / "test.pt"
+    (cache / "test.pt").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="expected"):
+        fetch(record(source(server)))
+    assert server.asked == []
+
+
+def test_a_mirror_is_asked_first(server, monkeypatch):
+    monkeypatch.setenv("C2F_WEIGHTS_MIRROR", f"{server.address}/mirror/")
+    away = Source("http://127.0.0.1:9/test.pt", "test.pt", "https://page.example", HASH)
+    assert fetch(record(away)).read_bytes() == CONTENT
+    assert server.asked == [("/mirror/test.pt", None)]
+    monkeypatch.setenv("C2F_WEIGHTS_MIRROR", "/some/folder")
+    with pytest.raises(UsageError, match="no http"):
+        fetch(record(source(server, file="other.pt")))
+
+
+def test_the_next_source_is_asked_where_one_does_not_answer(server):
+    away = Source("http://127.0.0.1:9/x", "away.pt", "https://page.example", HASH)
+    assert fetch(record(away, source(server))).name == "test.pt"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"), [(404, "", "HTTP 404"), (None, "text/html; charset=utf-8", "web page")]
+)
+def test_what_is_not_there_names_address_and_place(server, tmp_path, status, kind, says):
+    server.status, server.kind = status, kind
+    with pytest.raises(MissingError, match=says) as caught:
+        fetch(record(source(server)))
+    text = str(caught.value)
+    assert f"{server.address}/test.pt" in text and "https://page.example/test" in text
+    assert str(tmp_path / "cache" / "test.pt") in text and "C2F_WEIGHTS_MIRROR" in text
+    assert caught.value.exit_code == 3 and listed(tmp_path / "cache") == []
+
+
+def test_no_network_is_a_missing_error(server, tmp_path):
+    away = Source("http://name.invalid/test.pt", "test.pt", "https://page.example", None)
+    with pytest.raises(MissingError, match="not reachable"):
+        fetch(record(away))
+
+
+def test_too_small_a_disk_is_said_before_downloading(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("c2ftool.files.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(RunError, match="disk full"):
+        fetch(record(source(server)))
+    assert not (tmp_path / "cache" / "test.pt").exists()
+
+
+def test_processes_that_want_the_same_file_fetch_it_once(server):
+    paths: list[object] = []
+    threads = [threading.Thread(target=lambda: paths.append(fetch(record(source(server))))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(paths) == 4 and len(set(paths)) == 1 and len(server.asked) == 1
