@@ -1,0 +1,131 @@
+"""How plans, costs and outcomes are printed: tables for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from c2ftool.cli.listings import print_rows
+from c2ftool.engine.result import Outcome
+from c2ftool.engine.train import Plan
+from c2ftool.metrics.report_page import flops_text, seconds_text
+from c2ftool.spec.resolve import as_data, resolved_hash
+
+
+def print_plan(plan: Plan, as_json: bool) -> None:
+    """What `--dry-run` shows."""
+    resolved, selection = plan.resolved, plan.selection
+    if as_json:
+        data = as_data(resolved) | {"hash": resolved_hash(resolved), "cost": _costs(plan), "memory": plan.memory}
+        data["data_found"] = _counts(plan)
+        typer.echo(json.dumps(data, indent=1))
+        return
+    counts = _counts(plan)
+    trained, total = plan.parameters
+    many = f", first of {plan.children} child runs" if plan.children else ""
+    typer.echo(f"{resolved.name}: {resolved.task}{many}, seed {resolved.seed}, hash {resolved_hash(resolved)}")
+    typer.echo(
+        f"data: {selection.source.info.name} at {selection.source.path}: {counts['train']} clips to train on, "
+        f"{counts['valid']} to validate, {counts['test']} to test, {counts['classes']} classes"
+    )
+    typer.echo(f"model: {resolved.model.backbone}, {trained:,} of {total:,} parameters trained")
+    typer.echo(f"weights: {resolved.model.weights or 'random'}")
+    rows = []
+    for phase, held in zip(resolved.phases, plan.memory, strict=True):
+        rows.append(
+            {
+                "phase": phase.name,
+                "steps": phase.steps,
+                "epochs": f"{phase.steps * phase.batch / phase.clips_per_epoch:.3g}",
+                "batch": phase.batch,
+                "input": f"{phase.frontend.frames} frames, hop {phase.frontend.hop / phase.frontend.sample_rate:.3g} s",
+                "tokens": f"{phase.grid[0]} x {phase.grid[1]}",
+                "seen": phase.visible if phase.visible is not None else phase.grid[0] * phase.grid[1],
+                "lr": phase.optimizer.lr,
+                "warm-up": phase.schedule.warmup,
+                "memory": f"{held / 1e9:.2g} GB",
+            }
+        )
+    print_rows(rows)
+    typer.echo("order: decode, crop, roll, log-mel, compression, noise, mixup, SpecAugment, masks")
+    print_cost(plan, False)
+
+
+def print_cost(plan: Plan, as_json: bool) -> None:
+    """FLOPs per clip, phase and run."""
+    if as_json:
+        typer.echo(json.dumps(_costs(plan), indent=1))
+        return
+    rows = [
+        {
+            "phase": cost.name,
+            "clips": f"{cost.clips:,}",
+            "forward per clip": flops_text(cost.clip.forward),
+            "training per clip": flops_text(cost.clip.training),
+            "front end per clip": flops_text(cost.frontend),
+            "training": flops_text(cost.training),
+        }
+        for cost in plan.costs
+    ]
+    print_rows(rows)
+    total = sum(c.training for c in plan.costs) * max(1, plan.children)
+    runs = f" in {plan.children} runs" if plan.children else ""
+    typer.echo(f"whole: {flops_text(total)} of training{runs} (2 x multiply-adds; front end not included)")
+
+
+def print_outcome(outcome: Outcome, as_json: bool) -> None:
+    """The end of a training command."""
+    if as_json:
+        typer.echo(json.dumps(outcome.summary(), indent=1))
+        return
+    rows = [
+        {
+            "phase": p["name"],
+            "clips": f"{p['clips']:,}",
+            "FLOPs": flops_text(p["flops"]),
+            "time": seconds_text(p["seconds"]),
+            "clips/s": f"{p['clips'] / p['seconds']:.3g}" if p["seconds"] else "",
+            "waiting for data": f"{p['waited'] / p['seconds']:.1%}" if p["seconds"] else "",
+        }
+        for p in outcome.phases
+    ]
+    print_rows(rows)
+    for child in outcome.children:
+        typer.echo(f"{child.run.name}: {_scores(child)}")
+    if outcome.scores:
+        mean = f" (mean of {len(outcome.children)})" if outcome.children else ""
+        typer.echo(f"test {_scores(outcome)}{mean}, {outcome.weights} weights")
+    elif outcome.losses:
+        typer.echo(f"loss {outcome.losses[0]:.4g} at first, {outcome.losses[-1]:.4g} at the end")
+    typer.echo(
+        f"run: {outcome.run}" + ("" if outcome.children else f"   report: {outcome.run / 'report' / 'index.html'}")
+    )
+    if outcome.tracking:
+        typer.echo(f"tracking: mlflow ui --backend-store-uri {outcome.tracking}")
+
+
+def _scores(outcome: Outcome) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in outcome.scores.items())
+
+
+def _counts(plan: Plan) -> dict[str, Any]:
+    s = plan.selection
+    return {"train": len(s.train), "valid": len(s.valid), "test": len(s.test), "classes": len(s.names)}
+
+
+def _costs(plan: Plan) -> dict[str, Any]:
+    phases = [
+        {
+            "name": c.name,
+            "clips": c.clips,
+            "forward_per_clip": c.clip.forward,
+            "training_per_clip": c.clip.training,
+            "frontend_per_clip": c.frontend,
+            "training": c.training,
+        }
+        for c in plan.costs
+    ]
+    runs = max(1, plan.children)
+    return {"phases": phases, "training": sum(c.training for c in plan.costs) * runs, "runs": runs}

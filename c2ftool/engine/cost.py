@@ -1,0 +1,94 @@
+"""What a resolved spec costs: FLOPs per clip of each phase, counted once, on the meta device, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from c2ftool.costs.flops import Flops, clip_flops
+from c2ftool.costs.frontend_flops import frontend_flops
+from c2ftool.costs.memory import TrainingMemory, training_memory
+from c2ftool.models.build import build_classifier
+from c2ftool.objectives.eat import EatStudent
+from c2ftool.spec.objective import Classify, Eat
+from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """The cost of one phase. FLOPs are 2 x multiply-adds."""
+
+    name: str
+    clip: Flops  # of one clip: forward, and forward and backward; teachers and clones included
+    frontend: int  # of one clip's log-mel, not part of `clip`
+    clips: int  # trained on in the phase
+
+    @property
+    def training(self) -> int:
+        """Training FLOPs of the phase, front end not included."""
+        return self.clip.training * self.clips
+
+    @property
+    def frontends(self) -> int:
+        """FLOPs of the phase's log-mels."""
+        return self.frontend * self.clips
+
+
+def phase_costs(resolved: Resolved) -> list[PhaseCost]:
+    """The cost of every phase."""
+    return [
+        PhaseCost(phase.name, _clip(resolved, phase), _frontend(phase.frontend), phase.steps * phase.batch)
+        for phase in resolved.phases
+    ]
+
+
+def memory(resolved: Resolved, phase: ResolvedPhase) -> TrainingMemory:
+    """What a device holds in a step of the phase with the micro-batch of the run, in float32."""
+    clips = min(resolved.micro_batch or phase.batch, phase.batch)
+    student, step = _student_and_step(resolved, phase, clips)
+    return training_memory(student, step)
+
+
+def _clip(resolved: Resolved, phase: ResolvedPhase) -> Flops:
+    student, step = _student_and_step(resolved, phase, 1)
+    return clip_flops(student, step)
+
+
+def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # type: ignore[no-untyped-def]
+    """(builds the student, runs one step of it on made-up features of `clips` clips)."""
+    shape = (clips, phase.frontend.frames, phase.frontend.mels)
+    match resolved.objective:
+        case Classify():
+
+            def classifier() -> nn.Module:
+                built = build_classifier(resolved.model, phase.frontend, len(resolved.classes))
+                _freeze(built, resolved.model.freeze)
+                return built
+
+            return classifier, lambda module: module(torch.empty(shape)).float().sum()
+        case Eat():
+            masks, visible = phase.masks, phase.visible
+            assert masks is not None and visible is not None and phase.teacher is not None
+            teacher = phase.teacher
+
+            def pretraining(module: EatStudent) -> Tensor:
+                features = torch.empty(shape)
+                with torch.no_grad():
+                    module.backbone.targets(features, teacher.layers)
+                index = torch.zeros(clips * masks.clones, visible, dtype=torch.int64)
+                cls, decoded = module(features, index, torch.zeros(clips * masks.clones, 1, 1))
+                return cls.float().sum() + decoded.float().sum()
+
+            return lambda: EatStudent(resolved.model, phase.frontend, resolved.objective), pretraining
+
+
+def _freeze(classifier: nn.Module, what: str) -> None:
+    if what == "body":
+        classifier.backbone.requires_grad_(False)
+
+
+def _frontend(frontend: ResolvedFrontend) -> int:
+    fft = 1 << (frontend.frame_length - 1).bit_length()
+    return frontend_flops(frontend.frames, fft, frontend.mels, frame_length=frontend.frame_length).total

@@ -1,0 +1,304 @@
+"""The loop. All of training, for every task:
+
+for each phase, from where the clock stands:
+    enter it: front end, masks, augmentation, optimiser, schedule      (their state restored, if resumed inside)
+    for each step that is left:
+        batch    = next of the loader                                  the wait is timed
+        prepared = log-mel and augmentation of the batch               on the device, float32
+        norms    = the loss terms' denominators, summed over ranks
+        for each micro-batch:
+            terms = objective(micro-batch)
+            backward of  sum of weight x term / norm
+        all finite?  clip, optimiser step, EMA     else: skip the step; too many in a row: stop (76)
+        tick
+        every so often: log, watch for collapse, evaluate (keep the best), save
+        asked to stop?  save, leave (75 or 130)
+    keep the phase's weights, save at the start of the next
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from c2ftool.data.loader import HostBatch, TrainLoader
+from c2ftool.data.order import local_places
+from c2ftool.draws import Draw
+from c2ftool.engine.checkpoint import Checkpoints
+from c2ftool.engine.clock import Clock
+from c2ftool.engine.device import Device
+from c2ftool.engine.optimizer import build_optimizer, set_rate
+from c2ftool.engine.reporter import Reporter
+from c2ftool.engine.schedule import learning_rate
+from c2ftool.engine.scoring import Scoring, improves
+from c2ftool.engine.selection import Selection
+from c2ftool.engine.signals import BY_HAND, StopFlag
+from c2ftool.errors import GuardError, InterruptedByHand, Preempted
+from c2ftool.objectives.base import Objective
+from c2ftool.spec.resolved import Resolved, ResolvedPhase
+
+# Steps between asking all ranks whether one was told to stop; a rank alone asks itself every step.
+_ASK_EVERY = 5
+
+
+@dataclass
+class Loop:
+    """One training run on one rank. `run` trains to the end, or leaves by an exception after saving."""
+
+    resolved: Resolved
+    selection: Selection
+    objective: Objective
+    placed: nn.Module  # the objective, wrapped for data parallelism where there are several ranks
+    device: Device
+    checkpoints: Checkpoints
+    reporter: Reporter
+    scoring: Scoring | None
+    record: dict[str, Any]  # what weights files say of themselves
+    threads: int
+    clock: Clock = field(default_factory=Clock)
+    restored: dict[str, Any] | None = None  # optimiser and scaler state, when resumed inside a phase
+    _optimizer: torch.optim.Optimizer | None = None
+    _scaler: GradScaler | None = None
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        """Train all phases that are left."""
+        with StopFlag() as stop:
+            for index in range(self.clock.phase, len(self.resolved.phases)):
+                self._phase(index, self.resolved.phases[index], stop)
+
+    # --- a phase ---------------------------------------------------------------------------------------------------
+
+    def _phase(self, index: int, phase: ResolvedPhase, stop: StopFlag) -> None:
+        if index != self.clock.phase or not self.clock.seconds:
+            self.clock.enter(index)
+        self._enter(index, phase)
+        first = self.clock.step
+        loader = self._loader(index, phase)
+        batches = loader.steps(first, phase.steps)
+        try:
+            for step in range(first, phase.steps):
+                self._step(index, step, phase, batches)
+                self._now_and_then(phase)
+                self._heed(stop)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        self.reporter.phase_ended(self.clock)
+        if self.device.main and first < phase.steps:
+            self.checkpoints.save_weights(phase.name, self._weights(), self._record())
+        if index + 1 < len(self.resolved.phases):
+            self.clock.enter(index + 1)
+            self._optimizer = None  # the next phase starts with a fresh optimiser
+        if first < phase.steps:
+            self.save()
+
+    def _enter(self, index: int, phase: ResolvedPhase) -> None:
+        self.objective.begin_phase(phase, index)
+        self.objective.train()
+        depth = self.objective.depth
+        self._optimizer = build_optimizer(self.objective.trainable(), phase.optimizer, depth, self.device.torch)
+        self._scaler = self.device.scaler()
+        if self.restored is not None:
+            if self.restored["optimizer"] is not None:
+                self._optimizer.load_state_dict(self.restored["optimizer"])
+                self._scaler.load_state_dict(self.restored["scaler"])
+            self.objective.load_extra_state(
+                {name: value.to(self.device.torch) for name, value in self.restored["extra"].items()}
+            )
+            self.restored = None
+        self.reporter.phase_started(index, phase, self.clock)
+
+    def _loader(self, index: int, phase: ResolvedPhase) -> TrainLoader:
+        data, seed = self.resolved.data, self.resolved.seed
+        mirrored = phase.augment.mixup is not None
+        return TrainLoader(
+            source=self.selection.source,
+            order=self.selection.order(data, seed, index),
+            batch=phase.batch,
+            places=local_places(phase.batch, self.device.rank, self.device.world, mirrored),
+            samples=phase.frontend.samples,
+            random_crop=data.crop == "random",
+            classes=self.selection.classes,
+            threads=self.threads,
+            pin=self.device.cuda,
+        )
+
+    # --- a step ----------------------------------------------------------------------------------------------------
+
+    def _step(self, index: int, step: int, phase: ResolvedPhase, batches: Any) -> None:
+        assert self._optimizer is not None and self._scaler is not None
+        started = time.perf_counter()
+        host: HostBatch = next(batches)
+        waited = time.perf_counter() - started
+        batch = host.to(self.device.torch)
+        draw = Draw(self.resolved.seed, index, step, batch.places)
+        rate = learning_rate(phase.schedule, phase.optimizer.lr, step)
+        set_rate(self._optimizer, rate)
+        self._optimizer.zero_grad(set_to_none=True)
+
+        prepared = self.objective.prepare_batch(batch.waveforms, batch.lengths, batch.labels, draw)
+        names = list(prepared.norms)
+        norms = self.device.sum_over_ranks(torch.stack([prepared.norms[n].double() for n in names]))
+        sums = torch.zeros(len(names), dtype=torch.float64, device=self.device.torch)
+        rows = len(batch.places)
+        micro = min(self.resolved.micro_batch or rows, rows)
+        for start in range(0, rows, micro):
+            part = slice(start, min(start + micro, rows))
+            last = part.stop == rows
+            with self._without_exchange(last):
+                with self.device.autocast():
+                    targets = None if prepared.targets is None else prepared.targets[part]
+                    terms: dict[str, Tensor] = self.placed(prepared.features[part], targets, draw.select(part))
+                values = torch.stack([terms[name].double() for name in names])
+                weights = torch.tensor([self.objective.weights[n] for n in names], device=self.device.torch)
+                # data parallelism averages gradients over ranks; the norms are sums over ranks already
+                loss = (values * weights / norms).sum() * self.device.world
+                self._scaler.scale(loss).backward()
+            sums += values.detach()
+
+        self._scaler.unscale_(self._optimizer)
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, phase.clip or math.inf)
+        *means, gradient = torch.cat([self.device.sum_over_ranks(sums) / norms, norm.double()[None]]).tolist()
+        losses = dict(zip(names, means, strict=True))
+        finite = all(map(math.isfinite, [*means, gradient]))
+        if finite:
+            self._scaler.step(self._optimizer)
+            self.objective.after_step(step + 1)
+        if self._scaler.is_enabled():
+            self._scaler.update()
+        seconds = time.perf_counter() - started
+        self.clock.skipped = 0 if finite else self.clock.skipped + 1
+        self.clock.skipped_total += not finite
+        self.clock.tick(phase.batch, seconds, waited)
+        total = sum(self.objective.weights[n] * v for n, v in losses.items())
+        figures = {"loss": total, **({f"loss/{n}": v for n, v in losses.items()} if len(losses) > 1 else {})}
+        self.reporter.step(self.clock, {**figures, "lr": rate, "gradient_norm": gradient}, phase.batch)
+        if not finite:
+            self._not_finite(losses, gradient)
+
+    def _without_exchange(self, last: bool) -> Any:
+        """Gradients are exchanged between ranks in the last micro-batch only."""
+        if isinstance(self.placed, DistributedDataParallel) and not last:
+            return self.placed.no_sync()
+        return nullcontext()
+
+    def _not_finite(self, losses: dict[str, float], gradient: float) -> None:
+        """The rule for non-finite steps: skipped, weights untouched; after `train.non_finite` in a row the run stops.
+
+        A loss scaler finds its scale by such steps; they count here only where the loss itself is not finite.
+        """
+        assert self._scaler is not None
+        if self._scaler.is_enabled() and all(map(math.isfinite, losses.values())):
+            self.clock.skipped = 0
+            return
+        what = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        where = f"phase {self.resolved.phases[self.clock.phase].name}, step {self.clock.step}"
+        self.reporter.warn(f"{where}: not finite ({what}, gradient norm {gradient:g}); the step is skipped")
+        if self.clock.skipped > self.resolved.non_finite:
+            raise GuardError(
+                f"{self.clock.skipped} steps in a row were not finite ({what}, gradient norm {gradient:g})",
+                place=where,
+                cure="The last checkpoint is whole. Lower train.optimizer.lr, set train.clip, or use "
+                "train.precision=fp32; to allow more such steps raise train.non_finite.",
+            )
+
+    # --- between steps ---------------------------------------------------------------------------------------------
+
+    def _now_and_then(self, phase: ResolvedPhase) -> None:
+        clock = self.clock
+        ended = clock.step == phase.steps
+        if self.reporter.due(clock.total) or ended:
+            self.reporter.log(clock, self._watch(clock.step))
+        if self.scoring is not None and phase.evaluate_every and (ended or clock.step % phase.evaluate_every == 0):
+            self._evaluate(phase)
+        if ended:
+            return  # saved by `_phase`, at the start of the next
+        due = phase.checkpoint_every and clock.step % phase.checkpoint_every == 0
+        late = time.monotonic() - self._saved_at > self.resolved.checkpoints.minutes.seconds
+        if due or (clock.step % _ASK_EVERY == 0 and self.device.max_over_ranks(int(late))):
+            self.save()
+
+    def _watch(self, step: int) -> dict[str, float]:
+        """The objective's own figures; all ranks leave together where one sees a collapse."""
+        fault: GuardError | None = None
+        figures: dict[str, float] = {}
+        try:
+            figures = self.objective.watch(step)
+        except GuardError as seen:
+            fault = seen
+        if self.device.max_over_ranks(int(fault is not None)):
+            raise fault or GuardError("another rank saw the representations collapse")
+        return figures
+
+    def _evaluate(self, phase: ResolvedPhase) -> None:
+        assert self.scoring is not None
+        values = self.scoring.validate(self.objective.student, phase.frontend)
+        select = self.resolved.select
+        best = False
+        if select is not None and improves(values.get(select), self.clock.best):
+            best = True
+            self.clock.best = {
+                "metric": select,
+                "value": values[select],
+                "step": self.clock.total,
+                "phase": phase.name,
+            }
+            if self.device.main:
+                self.checkpoints.save_weights("best", self._weights(), self._record() | {"best": self.clock.best})
+        self.reporter.evaluated(self.clock, values, best)
+
+    def _heed(self, stop: StopFlag) -> None:
+        """Save and leave where a signal asked for it; all ranks at the same step."""
+        if self.device.world > 1 and self.clock.step % _ASK_EVERY:
+            return
+        asked = self.device.max_over_ranks(stop.asked)
+        if not asked:
+            return
+        self.save()
+        by_hand = asked == BY_HAND
+        self.reporter.interrupted(self.clock, "by hand" if by_hand else "by a signal")
+        where = f"phase {self.resolved.phases[self.clock.phase].name}, step {self.clock.step}"
+        error = InterruptedByHand if by_hand else Preempted
+        raise error("stopped; the state is saved", place=where, cure="Go on with the same command and --resume.")
+
+    # --- state -----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the exact state as the newest checkpoint; ranks wait for it."""
+        if self.device.main:
+            state = {
+                "clock": self.clock.state(),
+                "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
+                "scaler": {} if self._scaler is None else self._scaler.state_dict(),
+                "extra": self.objective.extra_state(),
+                "threads": torch.get_num_threads(),
+                "parents": self.record["parents"],
+            }
+            self.reporter.sync()
+            self.checkpoints.save(
+                self.clock.total, self._weights(), self._record(), state, self.objective.teacher_weights()
+            )
+        self._saved_at = time.monotonic()
+        self.device.barrier()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().contiguous() for name, value in self.objective.student.state_dict().items()}
+
+    def _record(self) -> dict[str, Any]:
+        """The weights' record at this moment: the front end is that of the phase they were trained in."""
+        entered = self.clock.step > 0 or self.clock.phase == 0
+        phase = self.resolved.phases[self.clock.phase if entered else self.clock.phase - 1]
+        return self.record | {
+            "phase": phase.name,
+            "step": self.clock.total,
+            "frontend": phase.frontend.model_dump(),
+        }

@@ -1,0 +1,196 @@
+"""Scoring finished runs again: other metrics, other clips, other weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from c2ftool.engine.device import open_device
+from c2ftool.engine.metrics_log import read_metrics
+from c2ftool.engine.result import report
+from c2ftool.engine.run_folder import RECORD, RunFolder, find_run, newest_finished
+from c2ftool.engine.scoring import Scoring
+from c2ftool.engine.selection import facts, select
+from c2ftool.errors import MissingError, UsageError
+from c2ftool.files import lock
+from c2ftool.metrics.definitions import METRICS
+from c2ftool.metrics.spread import mean_and_spread
+from c2ftool.models.build import build_classifier
+from c2ftool.models.weights import load_into, read_weights, weights_of_run
+from c2ftool.spec.overrides import apply
+from c2ftool.spec.read import Fault, fail, plain, read_text
+from c2ftool.spec.resolve import read_resolved
+from c2ftool.spec.resolved import Resolved, ResolvedFrontend
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A run's scores and what it took. spread: standard deviation over the children of a study."""
+
+    name: str
+    folder: Path
+    task: str
+    scores: dict[str, float]
+    spread: dict[str, float]
+    definitions: dict[str, str]
+    clips: int
+    weights: str
+    flops: float
+    seconds: float
+    device: str
+    first_loss: float | None
+    last_loss: float | None
+    tracking: str | None
+    children: list[Rescored] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """As plain data."""
+        keys = ("name", "task", "scores", "spread", "clips", "weights", "flops", "seconds", "device", "first_loss")
+        out = {key: getattr(self, key) for key in (*keys, "last_loss", "tracking")}
+        return out | {"folder": str(self.folder), "children": [c.summary() for c in self.children]}
+
+
+def rescore_all(
+    names: list[str],
+    *,
+    runs_root: Path,
+    data_root: Path,
+    metrics: list[str] | None,
+    weights: str | None,
+    overrides: list[str],
+    device: str | None,
+    say: Callable[[str], None],
+) -> list[Rescored]:
+    """Each run scored; the newest finished one if none is named."""
+    if unknown := [m for m in metrics or [] if m not in METRICS]:
+        raise UsageError(f"unknown metric {unknown[0]!r}", cure=f"Known: {', '.join(METRICS)}.")
+    if names:
+        folders = [find_run(name, runs_root) for name in names]
+    else:
+        folders = [newest_finished(runs_root)]
+        say(f"the newest finished run: {folders[0]}")
+    settings = _Settings(runs_root, data_root, metrics, weights, overrides, device, say)
+    return [_study(f, settings) if (f / "study.json").exists() else _run(f, settings) for f in folders]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    runs_root: Path
+    data_root: Path
+    metrics: list[str] | None
+    weights: str | None
+    overrides: list[str]
+    device: str | None
+    say: Callable[[str], None]
+
+    def name(self, folder: Path) -> str:
+        inside = folder.resolve().is_relative_to(self.runs_root.resolve())
+        return str(folder.resolve().relative_to(self.runs_root.resolve())) if inside else str(folder)
+
+
+def _study(folder: Path, settings: _Settings) -> Rescored:
+    names = json.loads((folder / "study.json").read_text())["children"]
+    children = [_run(folder / name, settings) for name in names]
+    first = children[0]
+    spread = {m: mean_and_spread(c.scores[m] for c in children) for m in first.scores}
+    return Rescored(
+        name=settings.name(folder),
+        folder=folder,
+        task=first.task,
+        scores={m: s.mean for m, s in spread.items()},
+        spread={m: s.std for m, s in spread.items() if s.std is not None},
+        definitions=first.definitions,
+        clips=sum(c.clips for c in children),
+        weights=first.weights,
+        flops=sum(c.flops for c in children),
+        seconds=sum(c.seconds for c in children),
+        device=first.device,
+        first_loss=first.first_loss,
+        last_loss=first.last_loss,
+        tracking=first.tracking,
+        children=children,
+    )
+
+
+def _run(folder: Path, settings: _Settings) -> Rescored:
+    record = json.loads((folder / RECORD).read_text())
+    outcome = record.get("outcome")
+    if outcome is None:
+        raise MissingError(
+            f"run {settings.name(folder)} is {record['state']}, not finished",
+            place=str(folder),
+            cure="Go on with it (--resume), then evaluate.",
+        )
+    common = {
+        "name": settings.name(folder),
+        "folder": folder,
+        "task": record["task"],
+        "spread": {},
+        "flops": outcome["flops"],
+        "seconds": outcome["seconds"],
+        "device": outcome["device"],
+        "first_loss": outcome["first_loss"],
+        "last_loss": outcome["last_loss"],
+        "tracking": outcome["tracking"],
+    }
+    if record["task"] == "pretrain":
+        return Rescored(scores={}, definitions={}, clips=0, weights="", **common)
+    resolved = _overridden(read_resolved(folder / "resolved.yaml"), settings.overrides)
+    which = settings.weights or outcome["weights"]
+    state, weights_record = read_weights(weights_of_run(folder, which))
+    selection = select(resolved.data, settings.data_root)
+    known = facts(selection, resolved.data)
+    if known.fingerprint != resolved.data_fingerprint:
+        settings.say(f"warning: data set {known.name!r} has changed since run {common['name']} was trained")
+    if known.classes != resolved.classes:
+        raise UsageError(
+            "the data have other classes than the run was trained on", cure="Choose the run's own data set."
+        )
+    if not len(selection.test):
+        raise UsageError(f"run {common['name']} names no test clips", cure="Name a split: data.test=[valid]")
+    resolved = resolved.model_copy(update={"multi_label": known.multi_label})
+    device = open_device(settings.device, resolved.precision, "off")
+    frontend = ResolvedFrontend.model_validate(weights_record["frontend"])
+    classifier = build_classifier(resolved.model, frontend, len(resolved.classes)).to(device.torch)
+    load_into(classifier, state, where=str(folder))
+    scoring = Scoring(selection, resolved, device, threads=2)
+    metrics = list(settings.metrics or resolved.metrics)
+    results, scored = scoring.results(classifier, frontend, selection.test, metrics)
+    with lock(folder / ".lock"):
+        report(
+            RunFolder(folder),
+            resolved,
+            read_metrics(folder / "metrics.jsonl"),
+            outcome["phases"],
+            results,
+            scored,
+            selection,
+            outcome["device"],
+        )
+    return Rescored(
+        scores=results.values(),
+        definitions={name: score.definition for name, score in results.scores.items()},
+        clips=results.clips,
+        weights=which,
+        **common,
+    )
+
+
+def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
+    """The resolved spec with `data.*` arguments put in; other values are part of the weights and cannot change."""
+    if not overrides:
+        return resolved
+    for text in overrides:
+        if not text.startswith("data."):
+            raise UsageError(
+                f"{text!r}: only data.* can differ when a run is scored", cure="For example: data.test=[valid]"
+            )
+    faults: list[Fault] = []
+    root = read_text(resolved.model_dump_json(), "resolved.yaml")
+    changed = apply(root, overrides, faults)
+    if faults:
+        raise fail(faults)
+    return Resolved.model_validate_json(json.dumps(plain(changed)))

@@ -1,0 +1,153 @@
+"""What is left of a run when it ends: scores of the test clips, the report, one summary."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from c2ftool.engine.clock import Clock
+from c2ftool.engine.cost import PhaseCost
+from c2ftool.engine.evaluation import Scored
+from c2ftool.engine.metrics_log import curves
+from c2ftool.engine.run_folder import RunFolder
+from c2ftool.engine.scoring import Scoring
+from c2ftool.engine.selection import Selection
+from c2ftool.files import write_atomically
+from c2ftool.metrics import report_page
+from c2ftool.metrics.report import write_report
+from c2ftool.metrics.results import ClipResults
+from c2ftool.models.weights import load_into, read_weights
+from c2ftool.spec.resolved import Resolved
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run says. scores: metric -> value on the test clips, empty for pre-training."""
+
+    run: Path
+    task: str
+    device: str
+    scores: dict[str, float]
+    weights: str  # which weights were scored: best or last
+    phases: list[dict[str, Any]]  # name, steps, clips, seconds, waited, flops, frontend_flops
+    losses: list[float]  # logged training losses, in order
+    tracking: str | None
+    children: list[Outcome] = field(default_factory=list)
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of the run."""
+        return float(sum(p["flops"] for p in self.phases))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in training steps."""
+        return float(sum(p["seconds"] for p in self.phases))
+
+    def summary(self) -> dict[str, Any]:
+        """The outcome as plain data."""
+        return {
+            "run": str(self.run),
+            "task": self.task,
+            "device": self.device,
+            "scores": self.scores,
+            "weights": self.weights,
+            "flops": self.flops,
+            "seconds": round(self.seconds, 3),
+            "first_loss": self.losses[0] if self.losses else None,
+            "last_loss": self.losses[-1] if self.losses else None,
+            "phases": self.phases,
+            "tracking": self.tracking,
+            **({"children": [child.summary() for child in self.children]} if self.children else {}),
+        }
+
+
+def final_score(
+    student: nn.Module, run: Path, resolved: Resolved, selection: Selection, scoring: Scoring
+) -> tuple[str, ClipResults | None, Scored | None]:
+    """(which weights, results, scores) on the test clips: the best weights where a metric chose them, else the last."""
+    if resolved.task != "finetune" or not len(selection.test):
+        return "last", None, None
+    best = run / "checkpoints" / "weights-best.safetensors"
+    which = "best" if resolved.select is not None and best.exists() else "last"
+    frontend = resolved.phases[-1].frontend
+    if which == "best":
+        state, record = read_weights(best)
+        load_into(student, state, where=str(best))
+        frontend = frontend.model_validate(record["frontend"])  # best may lie in a coarser phase
+    results, scored = scoring.results(student, frontend, selection.test)
+    return which, results, scored
+
+
+def phase_rows(resolved: Resolved, costs: list[PhaseCost], clock: Clock) -> list[dict[str, Any]]:
+    """What each phase took, as plain data. Steps count over the run from 1."""
+    rows, first = [], 1
+    for place, (phase, cost) in enumerate(zip(resolved.phases, costs, strict=True)):
+        rows.append(
+            {
+                "name": phase.name,
+                "first_step": first,
+                "last_step": first + phase.steps - 1,
+                "clips": cost.clips,
+                "flops": float(cost.training),
+                "frontend_flops": float(cost.frontends),
+                "seconds": clock.seconds[place] if place < len(clock.seconds) else 0.0,
+                "waited": clock.waited[place] if place < len(clock.waited) else 0.0,
+            }
+        )
+        first += phase.steps
+    return rows
+
+
+def report(
+    folder: RunFolder,
+    resolved: Resolved,
+    entries: list[dict[str, Any]],
+    phases: list[dict[str, Any]],
+    results: ClipResults | None,
+    scored: Scored | None,
+    selection: Selection,
+    device: str,
+) -> list[Path]:
+    """Write the report folder; returns its files."""
+    shown = {n: c for n, c in curves(entries).items() if n.startswith(("loss", "valid/")) or n.endswith("deviation")}
+    costs = [
+        report_page.PhaseCost(
+            name=p["name"],
+            first_step=p["first_step"],
+            last_step=p["last_step"],
+            flops=p["flops"],
+            seconds=p["seconds"],
+            clips=p["clips"],
+            frontend_flops=p["frontend_flops"],
+        )
+        for p in phases
+    ]
+    extras: dict[str, str | float | int | None] = {
+        "task": resolved.task,
+        "backbone": resolved.model.backbone,
+        "starting weights": resolved.model.weights or "random",
+        "data": f"{resolved.data.dataset}, {len(selection.train)} training clips, {len(resolved.classes)} classes",
+        "seed": resolved.seed,
+        "device": device,
+    }
+    files = write_report(folder.report, folder.path.name, results, shown, costs, extras)
+    if scored is not None:
+        files.append(_save_scores(folder.report / "scores.npz", scored, selection))
+    return files
+
+
+def _save_scores(path: Path, scored: Scored, selection: Selection) -> Path:
+    """Each test clip's id, logits and labels, so that other metrics need no second forward pass."""
+    held = io.BytesIO()
+    ids = np.asarray([selection.source.ids[row] for row in scored.rows])
+    np.savez_compressed(
+        held, ids=ids, scores=scored.scores, targets=scored.targets, classes=np.asarray(selection.names)
+    )
+    write_atomically(path, held.getvalue())
+    return path

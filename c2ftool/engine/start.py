@@ -1,0 +1,70 @@
+"""Putting starting weights (`model.weights`) into a student, and saying what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from c2ftool.models.weights import load_into, resolve_weights, starting_weights
+from c2ftool.spec.resolved import Resolved
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The weights a run started from."""
+
+    reference: str
+    sha256: str
+
+
+def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Callable[[str], None]) -> Parent | None:
+    """Load `model.weights` into the student; None where it starts from random weights.
+
+    The backbone must fit. A head is loaded where the file has one for the same classes, a decoder where both have one;
+    otherwise they start afresh, and that is said. So is a front end that differs from the one the weights were made
+    with. Raises MissingError or DataError.
+    """
+    reference = resolved.model.weights
+    if reference is None:
+        say("weights: random, from the seed")
+        return None
+    path = resolve_weights(reference, runs_root)
+    start = starting_weights(path)
+    where = f"{reference} ({path})"
+    load_into(student.backbone, start.backbone, where=where)  # type: ignore[arg-type]
+    notes = [f"backbone of {reference}"]
+    for part, state in (("head", start.head), ("decoder", start.decoder)):
+        own = getattr(student, part, None)
+        if own is None:
+            continue
+        wanted = state is not None and (part != "head" or _same_classes(state, start.record, own, resolved))
+        if wanted and state is not None:
+            load_into(own, state, where=where)
+        notes.append(f"its {part}" if wanted else f"{part} random")
+    say(f"weights: {', '.join(notes)} (sha256 {start.sha256[:12]})")
+    _compare_frontends(start.record, resolved, say)
+    return Parent(reference, start.sha256)
+
+
+def _same_classes(state: dict[str, Any], record: dict[str, Any] | None, head: nn.Module, resolved: Resolved) -> bool:
+    """Whether a head in a file is for the run's classes: their names where they are on record, else their number."""
+    if record is not None:
+        return record.get("classes") == resolved.classes
+    shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
+    return shapes == {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _compare_frontends(record: dict[str, Any] | None, resolved: Resolved, say: Callable[[str], None]) -> None:
+    """A warning, with both figures, for what makes features differ from those the weights have seen.
+
+    Hop and frames follow a phase's compression, and statistics belong to the data; neither is a contradiction.
+    """
+    theirs = (record or {}).get("frontend") or {}
+    ours = resolved.phases[0].frontend.model_dump()
+    for key in ("sample_rate", "mels", "window", "frame_length"):
+        if key in theirs and theirs[key] != ours[key]:
+            say(f"warning: front end: the weights were made with {key} {theirs[key]}, this run has {ours[key]}")

@@ -1,0 +1,279 @@
+"""A training run from spec to report: select the clips, resolve, build, restore, loop, score, write down."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from c2ftool import __version__
+from c2ftool.engine.checkpoint import Checkpoints
+from c2ftool.engine.clock import Clock
+from c2ftool.engine.cost import PhaseCost, memory, phase_costs
+from c2ftool.engine.device import Device, close_device, open_device, place
+from c2ftool.engine.loop import Loop
+from c2ftool.engine.metrics_log import MetricsLog, read_metrics
+from c2ftool.engine.progress import Progress
+from c2ftool.engine.reporter import Outlets, Reporter
+from c2ftool.engine.result import Outcome, final_score, phase_rows, report
+from c2ftool.engine.run_folder import RunFolder, machine, open_run
+from c2ftool.engine.scoring import Scoring
+from c2ftool.engine.selection import Selection, facts, select
+from c2ftool.engine.start import load_start
+from c2ftool.engine.tracking import Tracker
+from c2ftool.errors import InterruptedByHand, Preempted
+from c2ftool.models.weights import load_into
+from c2ftool.objectives.base import Objective
+from c2ftool.objectives.build import build_objective
+from c2ftool.spec.load import Loaded
+from c2ftool.spec.resolve import as_data, resolve, resolved_hash
+from c2ftool.spec.resolved import Resolved
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the spec."""
+
+    data_root: Path
+    runs_root: Path
+    run: str | None = None
+    resume: bool = False
+    micro_batch: int | None = None
+    device: str | None = None
+    command: list[str] = field(default_factory=list)
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `--dry-run` and `c2f flops` show."""
+
+    resolved: Resolved
+    selection: Selection
+    costs: list[PhaseCost]
+    parameters: tuple[int, int]  # trained, all
+    memory: list[int]  # bytes, for each phase
+    children: int  # runs of the study; 0 for a single run
+
+
+def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
+    """The resolved spec and its clips."""
+    selection = select(loaded.spec.data, options.data_root)
+    resolved = resolve(loaded.spec, facts(selection, loaded.spec.data))
+    if options.micro_batch is not None:
+        resolved = resolved.model_copy(update={"micro_batch": options.micro_batch})
+    return resolved, selection
+
+
+def plan(loaded: Loaded, options: Options) -> Plan:
+    """What would be run, without running it. Of a study, the first child."""
+    from c2ftool.spec.resolve import children
+
+    runs = children(loaded.spec)
+    one = loaded.with_overrides(runs[0][1]) if runs else loaded
+    resolved, selection = prepare(one, options)
+    with torch.device("meta"):
+        student = build_objective(resolved).student
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in student.parameters())
+    held = [memory(resolved, phase).total for phase in resolved.phases]
+    return Plan(resolved, selection, phase_costs(resolved), (trained, total), held, len(runs))
+
+
+def train(loaded: Loaded, options: Options) -> Outcome | None:
+    """Train the spec, or each child of a study; None on ranks beside the first."""
+    from c2ftool.engine.study import is_study, run_study
+
+    settings = loaded.spec.train
+    device = open_device(options.device, settings.precision, settings.compile)
+    outcome = run_study(loaded, options, device) if is_study(loaded.spec) else train_one(loaded, options, device)
+    close_device(device)
+    return outcome
+
+
+def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | None:
+    """Train a single run, or go on with it."""
+    resolved, selection = prepare(loaded, options)
+    path = options.runs_root / (options.run or resolved.name)
+    costs = phase_costs(resolved)
+    with ExitStack() as stack:
+        folder, progress = None, None
+        if device.main:
+            info = {"command": options.command, "device": device.name(), "precision": device.precision, **machine()}
+            folder = stack.enter_context(
+                open_run(path, resume=options.resume, spec_text=loaded.text, resolved=resolved, info=info)
+            )
+            progress = Progress(folder.log, options.quiet)
+            stack.callback(progress.close)
+        device.barrier()
+        run = _Run(resolved, selection, device, options, costs, path, folder, progress)
+        return run.go()
+
+
+@dataclass
+class _Run:
+    """The parts of one run on one rank, put together."""
+
+    resolved: Resolved
+    selection: Selection
+    device: Device
+    options: Options
+    costs: list[PhaseCost]
+    path: Path
+    folder: RunFolder | None  # on the first rank
+    progress: Progress | None
+
+    def go(self) -> Outcome | None:
+        """Build, restore, train, score."""
+        resolved, device = self.resolved, self.device
+        objective = build_objective(resolved)
+        checkpoints = Checkpoints(self.path / "checkpoints", resolved.checkpoints.keep)
+        found = checkpoints.newest(self._say) if self.options.resume else None
+        record = self._record(objective, found)
+        clock = Clock()
+        if found is not None:
+            weights, state, _ = found
+            load_into(objective.student, weights, where=str(self.path))
+            clock = Clock.restore(state["clock"])
+            if state["threads"] != torch.get_num_threads() and not device.cuda:
+                self._say(
+                    f"warning: {torch.get_num_threads()} threads now, {state['threads']} before: losses will not be "
+                    "identical to the last bit"
+                )
+        outlets, tracker = self._outlets(clock.total if found else None)
+        reporter = Reporter(resolved, self.costs, outlets)
+        threads = _loader_threads(resolved, device)
+        scores = resolved.task == "finetune" and len(self.selection.valid) > 0
+        scoring = Scoring(self.selection, resolved, device, threads)
+        loop = Loop(
+            resolved=resolved,
+            selection=self.selection,
+            objective=objective,
+            placed=place(objective, device),
+            device=device,
+            checkpoints=checkpoints,
+            reporter=reporter,
+            scoring=scoring if scores else None,
+            record=record,
+            threads=threads,
+            clock=clock,
+            restored=found[1] if found is not None else None,
+        )
+        if found is not None:
+            self._say(f"resumed at step {clock.total}")
+        status = "FAILED"
+        try:
+            loop.run()
+            outcome = self._finish(objective.student, loop, scoring, reporter, tracker)
+            status = "FINISHED"
+            return outcome
+        except (Preempted, InterruptedByHand):
+            status = "KILLED"
+            raise
+        finally:
+            if outlets is not None:
+                outlets.metrics.close()
+            if tracker is not None:
+                tracker.finish(status)
+
+    def _say(self, text: str) -> None:
+        if self.progress is not None:
+            self.progress.say(text)
+
+    def _record(self, objective: Objective, found: Any) -> dict[str, Any]:
+        """What weights files say of themselves; loads the starting weights of a new run."""
+        if found is not None:
+            parents = found[1].get("parents", [])
+        else:
+            parent = load_start(objective.student, self.resolved, self.options.runs_root, self._say)
+            parents = [] if parent is None else [{"weights": parent.reference, "sha256": parent.sha256}]
+        return {
+            "c2f": __version__,
+            "backbone": self.resolved.model.backbone,
+            "task": self.resolved.task,
+            "classes": self.resolved.classes if self.resolved.task == "finetune" else [],
+            "parents": parents,
+            "spec_hash": resolved_hash(self.resolved),
+        }
+
+    def _outlets(self, resumed_at: int | None) -> tuple[Outlets | None, Tracker | None]:
+        """Where the first rank reports to; nothing on the others."""
+        if self.folder is None or self.progress is None:
+            return None, None
+        metrics = MetricsLog(self.folder.metrics, keep_to=resumed_at)
+        tracker = None
+        if self.resolved.tracking.kind == "mlflow":
+            tags = {
+                "c2f.version": __version__,
+                "c2f.spec_hash": resolved_hash(self.resolved),
+                "c2f.data_fingerprint": self.resolved.data_fingerprint,
+                "c2f.command": " ".join(self.options.command),
+                "c2f.device": self.device.name(),
+            }
+            tracker = Tracker(
+                settings=self.resolved.tracking,
+                folder=self.folder.path,
+                runs_root=self.options.runs_root,
+                name=str(self.path.relative_to(self.options.runs_root)),
+                params=_flat(as_data(self.resolved)),
+                tags=tags,
+                warn=self._say,
+            ).start()
+            tracker.artifacts([self.folder.path / "resolved.yaml", self.folder.path / "spec.yaml"])
+        return Outlets(self.folder, metrics, self.progress, tracker), tracker
+
+    def _finish(
+        self, student: nn.Module, loop: Loop, scoring: Scoring, reporter: Reporter, tracker: Tracker | None
+    ) -> Outcome | None:
+        """Score the test clips with the chosen weights, write the report, say how it went."""
+        which, results, scored = final_score(student, self.path, self.resolved, self.selection, scoring)
+        if results is not None:
+            reporter.tested(loop.clock, results.values())
+        if self.folder is None:
+            return None
+        phases = phase_rows(self.resolved, self.costs, loop.clock)
+        entries = read_metrics(self.folder.metrics)
+        files = report(self.folder, self.resolved, entries, phases, results, scored, self.selection, self.device.name())
+        if tracker is not None:
+            tracker.artifacts(files)
+        outcome = Outcome(
+            run=self.path,
+            task=self.resolved.task,
+            device=self.device.name(),
+            scores=results.values() if results is not None else {},
+            weights=which,
+            phases=phases,
+            losses=[e["values"]["loss"] for e in entries if e["kind"] == "train"],
+            tracking=tracker.uri if tracker is not None else None,
+        )
+        self.folder.update(state="finished", outcome=outcome.summary())
+        return outcome
+
+
+def _loader_threads(resolved: Resolved, device: Device) -> int:
+    """Loader threads of a rank: what the spec says, else up to 4 of the cores that are this rank's share."""
+    if resolved.workers is not None:
+        return resolved.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores // device.world))
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested data as dotted keys, for MLflow's parameters; lists of plain values stay whole, long ones are left out."""
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        if key == "classes" and isinstance(value, list):
+            out[f"{prefix}{key}"] = len(value)
+        elif isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                out |= _flat(item, f"{prefix}{key}.{item.get('name', value.index(item))}.")
+        elif value is not None:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,70 @@
+"""What many tests need: a small prepared set made of generated sounds, and the real command in a subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """`gpu` tests are left out with the reason where there is no CUDA device."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def run_c2f(*arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300):
+    """The finished `c2f ARGUMENTS`: stdout, stderr, returncode."""
+    return subprocess.run(
+        [sys.executable, "-m", "c2ftool", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="session")
+def c2f():
+    return run_c2f
+
+
+def make_sounds(folder: Path, clips: int = 12, seconds: float = 1.0, rate: int = 16_000) -> Path:
+    """A folder per class: tones that rise, tones that fall, noise; splits train and test."""
+    rng = np.random.default_rng(5)
+    t = np.arange(int(seconds * rate)) / rate
+    for split, count in (("train", clips), ("valid", 4), ("test", 4)):
+        for label in ("falling", "noise", "rising"):
+            place = folder / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                low, high = sorted(rng.uniform(200, 6000, 2))
+                sweep = (high - low) / seconds * t**2 / 2
+                phase = 2 * np.pi * (low * t + sweep if label == "rising" else high * t - sweep)
+                tone = 0.5 * np.sin(phase) if label != "noise" else 0.2 * rng.standard_normal(len(t))
+                wave = tone + 0.01 * rng.standard_normal(len(t))
+                soundfile.write(place / f"{label}-{number}.wav", wave, rate, subtype="PCM_16")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """A C2F_DATA folder with the set `sounds` (3 classes; 36 train, 12 valid, 12 test clips of 1 s)."""
+    root = tmp_path_factory.mktemp("data")
+    sounds = make_sounds(tmp_path_factory.mktemp("audio"))
+    done = run_c2f("prepare", "folder", "--from", str(sounds), "--name", "sounds", env={"C2F_DATA": str(root)})
+    assert done.returncode == 0, done.stderr
+    return root
