@@ -24,4 +24,5 @@ def relaunch(processes: int) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     signals = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    os.execv(sys.executable, [*launcher, signals, "-m", "c2ftool", *arguments])
+    # without `--` torchrun would take our --run for an abbreviation of its own --run-path
+    os.execv(sys.executable, [*launcher, signals, "-m", "--", "c2ftool", *arguments])

@@ -147,6 +147,7 @@ class Loop:
         prepared = self.objective.prepare_batch(batch.waveforms, batch.lengths, batch.labels, draw)
         names = list(prepared.norms)
         norms = self.device.sum_over_ranks(torch.stack([prepared.norms[n].double() for n in names]))
+        norms = norms.clamp(min=1)  # reduction by labels, in a step whose clips have none
         sums = torch.zeros(len(names), dtype=torch.float64, device=self.device.torch)
         rows = len(batch.places)
         micro = min(self.resolved.micro_batch or rows, rows)

@@ -23,7 +23,7 @@ def initialise(module: nn.Module, seed: int) -> None:
     for owner_name, owner in module.named_modules():
         for short, parameter in owner.named_parameters(recurse=False):
             name = f"{owner_name}.{short}" if owner_name else short
-            # "backbone.": a classifier and a pre-training student with one seed share their first encoder
+            # with one seed an encoder starts alike by itself, in a classifier and in a pre-training student
             key = name.removeprefix("backbone.")
             generator = torch.Generator().manual_seed(counted_key(seed, "initialise", key) >> 1)
             parameter.copy_(_first(owner, short, name, parameter, generator, name.startswith(decoders)))

@@ -66,8 +66,9 @@ def averaged_target(outputs: Sequence[Tensor]) -> Tensor:
     """
     total = torch.zeros_like(outputs[0], dtype=torch.float32)
     for output in outputs:
-        variance, mean = torch.var_mean(output.float(), dim=1, correction=0, keepdim=True)
-        total += (output.float() - mean) * (variance + 1e-5).rsqrt()
+        centred = output.float() - output.mean(1, keepdim=True, dtype=torch.float32)
+        # by hand: on a CPU ten times quicker than var_mean or instance_norm, whose tokens must lie side by side
+        total += centred * (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
     return F.layer_norm(total / len(outputs), total.shape[-1:])
 
 

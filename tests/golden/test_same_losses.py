@@ -1,0 +1,74 @@
+"""One spec, one result: the same losses for any micro-batch, number of loader threads, and number of processes."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from c2ftool.engine.metrics_log import read_metrics
+
+ROOT = Path(__file__).parents[2]
+TASKS = {"pretrain": ROOT / "tests/specs/pretrain.yaml", "finetune": ROOT / "tests/specs/finetune.yaml"}
+# Sums in another order: float32 rounding, amplified by some 15 steps of training.
+TOLERANCE = 2e-4
+
+
+def losses(run: Path) -> list[float]:
+    return [e["values"]["loss"] for e in read_metrics(run / "metrics.jsonl") if e["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def reference(c2f, data_root, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("reference")
+    for task, spec in TASKS.items():
+        done = c2f(task, spec, "--run", task, env={"C2F_DATA": str(data_root), "C2F_RUNS": str(runs)})
+        assert done.returncode == 0, done.stderr
+    return {task: losses(runs / task) for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_loader_threads_change_no_bit(task, reference, c2f, data_root, tmp_path):
+    env = {"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)}
+    for workers in (0, 3):
+        assert c2f(task, TASKS[task], f"train.workers={workers}", "--run", f"w{workers}", env=env).returncode == 0
+        assert losses(tmp_path / f"w{workers}") == reference[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_micro_batches_give_the_same_losses(task, reference, c2f, data_root, tmp_path):
+    env = {"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)}
+    done = c2f(task, TASKS[task], "--micro-batch", "4", "--run", "micro", env=env)
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(losses(tmp_path / "micro"), reference[task], strict=True):
+        assert math.isclose(ours, theirs, rel_tol=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_give_the_losses_of_one(task, reference, data_root, tmp_path):
+    env = {**os.environ, "C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    # without `--` torchrun takes our --run for its own --run-path
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+        "c2ftool",
+    ]
+    command = [*torchrun, task, str(TASKS[task]), "--run", "two", "--device", "cpu"]
+    done = subprocess.run(command, env={**env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(losses(tmp_path / "two"), reference[task], strict=True):
+        assert math.isclose(ours, theirs, rel_tol=TOLERANCE)
+
+
+def test_losses_fall(reference):
+    for values in reference.values():
+        assert sum(values[-4:]) < sum(values[:4])

@@ -1,0 +1,211 @@
+"""What each kind of parity case runs. A kind is the case's `model` field; RUN maps it to {output name: array}."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from deterministic import fill, relative_error, spectrogram, waveform
+from torch import Tensor, nn
+
+from c2ftool.frontend.build import build_frontend
+from c2ftool.frontend.kaldi import log_mel
+from c2ftool.models.build import build_backbone, build_classifier
+from c2ftool.models.positions import MAX_TIME, sincos_2d
+from c2ftool.models.weights import Start, load_into, starting_weights
+from c2ftool.objectives.eat import EatObjective, EatStudent
+from c2ftool.objectives.ema import EmaTeacher
+from c2ftool.spec import objective as spec_objective
+from c2ftool.spec.model import ClipHead, Model
+from c2ftool.spec.resolved import ResolvedFrontend, ResolvedTeacher
+
+Case = dict[str, Any]
+Outputs = dict[str, Tensor]
+# Published name -> ours, of the tensors whose gradients are recorded.
+GRADIENTS = {
+    "blocks.0.attn.qkv.weight": "backbone.blocks.0.attn.qkv.weight",
+    "extra_tokens": "backbone.cls_token",
+    "decoder.blocks.0.0.weight": "decoder.blocks.0.conv.weight",
+    "local_encoder.proj.weight": "backbone.patch_embed.proj.weight",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One output of a case: its relative error and what is allowed."""
+
+    output: str
+    error: float
+    allowed: float
+
+    @property
+    def good(self) -> bool:
+        return self.error <= self.allowed
+
+
+def check(case: Case) -> list[Line]:
+    """Every recorded output against what we compute. Raises KeyError for a kind that is not in RUN."""
+    run = RUN[case["model"]]
+    torch.manual_seed(0)
+    outputs = run(case)
+    allowed = 2e-5 if case["input"]["kind"] == "waveform" else 1e-4
+    lines = []
+    for name, recorded in case["outputs"].items():
+        computed = outputs.get(name)
+        error = math.inf if computed is None else relative_error(computed.detach().numpy(), recorded)
+        lines.append(Line(name, error, allowed))
+    return lines
+
+
+# --- weights and inputs -----------------------------------------------------------------------------------------------
+
+
+def published_file(case: Case, folder: Path) -> Path:
+    """A checkpoint in the case's published layout, filled by rule, as a training program would have saved it."""
+    derived = set(case.get("derived_tensors", ()))
+    ema = "_ema."
+    model: dict[str, Any] = {}
+    for name, shape in case["tensors"]:
+        if name in derived:  # a constant: EAT's table of positions
+            value = sincos_2d(MAX_TIME, shape[1] // MAX_TIME, shape[2], torch.device("cpu"))[None].clone()
+        else:
+            value = torch.from_numpy(fill(name, tuple(shape)))
+        place = model.setdefault("_ema", {}) if name.startswith(ema) else model
+        place[name.removeprefix(ema)] = value
+    path = folder / "published.pt"
+    torch.save({"args": argparse.Namespace(arch="eat"), "cfg": {"task": {}}, "model": model}, path)
+    return path
+
+
+def loaded(case: Case) -> Start:
+    """The case's weights through the loader that `model.weights=file:PATH` takes; every tensor must find its place."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = starting_weights(published_file(case, Path(folder)))
+    placed = sum(len(part or ()) for part in (start.backbone, start.head, start.decoder, start.teacher))
+    expected = len(case["tensors"]) - len(case.get("derived_tensors", ()))
+    if placed != expected:
+        raise AssertionError(f"{placed} of {expected} tensors were placed: {start.report}")
+    return start
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor] | None) -> None:
+    """Load a part; nothing may be missing or left over."""
+    report = load_into(module, state or {}, where="parity case")
+    if report.unexpected:
+        raise AssertionError(f"not used: {report.unexpected}")
+
+
+def features(case: Case) -> Tensor:
+    """(B, frames, mels): the case's images without their channel axis."""
+    return torch.from_numpy(spectrogram(case["input"]["seed"], tuple(case["input"]["shape"])))[:, 0]
+
+
+def frontend_of(mean: float = -4.268, std: float = 4.569, frames: int = 1024) -> ResolvedFrontend:
+    return ResolvedFrontend(
+        kind="kaldi", sample_rate=16_000, mels=128, window="hanning", frame_length=400, hop=160, frames=frames,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+# --- kinds ------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def eat_frontend(case: Case) -> Outputs:
+    config, given = case["config"], case["input"]
+    wave = torch.from_numpy(waveform(given["seed"], given["seconds"], given["sample_rate"]))[None]
+    spec = frontend_of(config["mean"], config["std"], config["target_frames"])
+    raw = log_mel(
+        wave - wave.mean(), sample_rate=spec.sample_rate, mels=spec.mels, frame_length=spec.frame_length, hop=spec.hop,
+        window=spec.window,
+    )  # fmt: skip
+    normalised = build_frontend(spec)(wave, torch.tensor([wave.shape[1]]))
+    return {"features": raw[0], "normalised": normalised[0]}
+
+
+@torch.no_grad()
+def eat_base(case: Case) -> Outputs:
+    start, x = loaded(case), features(case)
+    backbone = build_backbone(Model(backbone="eat_base"), frontend_of()).eval()
+    load_strictly(backbone, start.backbone)
+    kept: dict[int, Tensor] = {}
+    handles = [
+        block.mlp.register_forward_hook(lambda _module, _given, out, place=place: kept.update({place: out}))
+        for place, block in enumerate(backbone.blocks)
+    ]
+    outputs: Outputs = {"embedding_sequence": backbone(x)}
+    for handle in handles:
+        handle.remove()
+    for name in case["outputs"]:
+        if name.startswith("mlp_output_block_"):
+            outputs[name] = kept[int(name.rsplit("_", 1)[1])]
+    return outputs
+
+
+@torch.no_grad()
+def eat_base_classifier(case: Case) -> Outputs:
+    start, x = loaded(case), features(case)
+    outputs: Outputs = {}
+    for pool, name in (("cls", "logits"), ("mean", "logits_mean_pooling")):
+        model = Model(backbone="eat_base", head=ClipHead(kind="clip", pool=pool))
+        classifier = build_classifier(model, frontend_of(), case["config"]["classes"]).eval()
+        load_strictly(classifier.backbone, start.backbone)
+        load_strictly(classifier.head, start.head)
+        outputs[name] = classifier(x)
+    return outputs
+
+
+def eat_base_pretraining_step(case: Case) -> Outputs:
+    start, x = loaded(case), features(case)
+    visible = torch.tensor(case["input"]["visible_tokens"])
+    spec = spec_objective.Eat(kind="eat", utterance_sequences=len(visible), mask_noise=case["config"]["mask_noise_std"])
+    student = EatStudent(Model(backbone="eat_base"), frontend_of(), spec)
+    load_strictly(student.backbone, start.backbone)
+    load_strictly(student.decoder, start.decoder)
+    objective = EatObjective(student, spec)
+    objective._teacher = EmaTeacher(student.backbone)
+    objective._ema = ResolvedTeacher(kind="ema", decay=0.9998, final_decay=0.99999, over=1, layers=list(range(12)))
+    load_strictly(objective._teacher.module, start.teacher)
+
+    whole: list[Tensor] = []
+    handle = student.decoder.register_forward_pre_hook(lambda _module, given: whole.append(given[0].detach()))
+    sums = objective.loss_given(x, visible, torch.zeros(1, 1, 1))
+    handle.remove()
+    grid = student.backbone.grid(x.shape[1])
+    rows, tokens = len(visible), grid[0] * grid[1]
+    norms = {"frame": rows * (tokens - visible.shape[1]), "utterance": rows}
+    terms = {name: objective.weights[name] * sums[name] / norms[name] for name in sums}
+    total = terms["frame"] + terms["utterance"]
+    total.backward()
+    with torch.no_grad():
+        decoded = student.decoder(whole[0], grid)
+    target_deviation, prediction_deviation = objective.deviations()
+    parameters = dict(student.named_parameters())
+    outputs: Outputs = {
+        "target": objective.teacher_target(x),
+        "decoder_output": decoded,
+        "frame_loss_per_masked_token": terms["frame"].reshape(1),
+        "utterance_loss_summed_over_clones": terms["utterance"].reshape(1),
+        "total": total.reshape(1),
+        "target_var": target_deviation.reshape(1),
+        "pred_var": prediction_deviation.reshape(1),
+    }
+    for published, ours in GRADIENTS.items():
+        gradient = parameters[ours].grad
+        assert gradient is not None
+        outputs[f"grad_{published}"] = gradient
+    return outputs
+
+
+RUN: dict[str, Callable[[Case], Outputs]] = {
+    "eat_frontend": eat_frontend,
+    "eat_base": eat_base,
+    "eat_base_classifier": eat_base_classifier,
+    "eat_base_pretraining_step": eat_base_pretraining_step,
+}
