@@ -36,6 +36,7 @@ bench: setup
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: setup
+	$(BIN)/python -m typer c2ftool.cli.main utils docs --name c2f --output docs/commands.md
 	$(BIN)/c2f specs schema --markdown > docs/specs.md.tmp && mv docs/specs.md.tmp docs/specs.md
 
 clean:
