@@ -96,11 +96,11 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], object]
                 temporary.chmod(stat.S_IMODE(mode))  # safetensors puts a file there that only its owner may read
             else:
                 temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            _to_disk(temporary)
+            to_disk(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _to_disk(path.parent)
+        to_disk(path.parent)
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
@@ -111,13 +111,18 @@ def publish_folder(temporary: Path, final: Path) -> None:
     with translate_failure(final):
         for folder, _, names in os.walk(temporary):
             for name in names:
-                _to_disk(Path(folder) / name)
-            _to_disk(Path(folder))
+                to_disk(Path(folder) / name)
+            to_disk(Path(folder))
         temporary.rename(final)
-        _to_disk(final.parent)
+        to_disk(final.parent)
 
 
-def _to_disk(path: Path) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole, keys in the order given. Raises RunError where the file system refuses or is full."""
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def to_disk(path: Path) -> None:
     """Flush a file or a folder's list of names."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -141,8 +146,10 @@ def free_space_check(folder: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path`, which is made if it is not there and says who holds it.
+def lock(path: Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
+    """Holds a lock on the file `path`, which is made if it is not there and says who holds it.
+
+    Exclusive, or `shared` with others that ask for it so.
 
     Held by another process: waits for it (`wait`), or raises UsageError naming the process and its host. The system
     releases the lock when the process ends, however it ends; the file stays, since removing it would race.
@@ -152,7 +159,7 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     with file:
         try:
             with translate_failure(path):
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except RunError as fault:
             if isinstance(fault.__cause__, BlockingIOError):
                 raise UsageError(

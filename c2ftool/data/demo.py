@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from c2ftool.data.coding import Int16
-from c2ftool.data.files import disk_faults, locked
 from c2ftool.data.prepare import publish
 from c2ftool.data.record import SetInfo, read_info, write_record
 from c2ftool.data.shard import ShardTask, write_made
@@ -25,6 +24,7 @@ from c2ftool.data.sounds import EVENTS, RATE, Dice, background, event
 from c2ftool.data.sources.listing import ClipRef, Event, Listing
 from c2ftool.data.write import RECORD, shard_name
 from c2ftool.errors import C2FError, DataError
+from c2ftool.files import lock, translate_failure
 
 NAME = "demo"
 DEMO_VERSION = 1
@@ -44,9 +44,9 @@ def build_demo(root: Path, anew: bool = False) -> Path:
     target = root / NAME
     if _is_current(target) and not anew:
         return target
-    with disk_faults(target):
+    with translate_failure(target):
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{NAME}.lock", wait=True):
+        with lock(root / f".{NAME}.lock", wait=True):
             if not _is_current(target) or anew:
                 partial = root / f"{NAME}.partial"
                 if partial.exists():

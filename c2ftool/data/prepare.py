@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2ftool.data.coding import Coding
-from c2ftool.data.files import disk_faults, locked, sync_folder, write_json
 from c2ftool.data.record import SetInfo, read_info, write_record
 from c2ftool.data.shard import ShardReport, ShardTask, finished, probe, work
 from c2ftool.data.sources.listing import Listing
 from c2ftool.data.workers import Workers
 from c2ftool.data.write import RECORD, VERSION, shard_name
 from c2ftool.errors import C2FError, DataError, UsageError
+from c2ftool.files import lock, to_disk, translate_failure, write_json
 
 RATES = (1_000, 192_000)
 _SHARDS = 16  # at least so many where there are enough clips, so that small sets are prepared in parallel too
@@ -72,9 +72,9 @@ def prepare(
     """
     check(target, settings, jobs, part, overwrite)
     partial = target.with_name(f"{target.name}.partial")
-    with disk_faults(target):
+    with translate_failure(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(f".{target.name}.lock"), shared=part is not None):
+        with lock(target.with_name(f".{target.name}.lock"), shared=part is not None):
             tasks = _tasks(listing, partial, settings)
             plan = _plan(listing, settings, len(tasks))
             if part is None and (info := _complete(partial, plan)) is not None:
@@ -227,13 +227,13 @@ def _name(partial: Path, target: Path, info: SetInfo) -> None:
 
 def publish(partial: Path, target: Path) -> None:
     """Gives a finished folder its name; a set that stood there goes once the new one is in its place."""
-    sync_folder(partial)
+    to_disk(partial)
     old = target.with_name(f"{target.name}.old.partial")
     if old.exists():
         shutil.rmtree(old)
     if target.exists():
         target.rename(old)
     partial.rename(target)
-    sync_folder(target.parent)
+    to_disk(target.parent)
     if old.exists():
         shutil.rmtree(old)

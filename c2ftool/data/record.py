@@ -12,12 +12,12 @@ from typing import Any
 
 from c2ftool.data.coding import Coding
 from c2ftool.data.decode import resampler
-from c2ftool.data.files import sha256_of, write_json
 from c2ftool.data.shard import ShardReport
 from c2ftool.data.sources.listing import Listing
 from c2ftool.data.statistics import merged
 from c2ftool.data.write import RECORD, VERSION, shard_name, write_hugging_face
 from c2ftool.errors import DataError, MissingError
+from c2ftool.files import sha256, write_json
 
 _MISSING_SHOWN = 100
 ANEW = "prepare the set again with --overwrite"
@@ -136,7 +136,7 @@ def write_record(
         notes=listing.notes,
         sources={
             "folder": str(listing.folder),
-            "metadata": {name: sha256_of(listing.folder / name) for name in listing.metadata_files},
+            "metadata": {name: sha256(listing.folder / name) for name in listing.metadata_files},
             **(extra or {}),
         },
         shards=shards,

@@ -17,10 +17,10 @@ from typing import Any
 
 from c2ftool.data.coding import Coding, Int16, encode
 from c2ftool.data.decode import Unusable, decode, resampler
-from c2ftool.data.files import write_json
 from c2ftool.data.sources.listing import ClipRef
 from c2ftool.data.statistics import Sums, clip_sums, one_thread
 from c2ftool.data.write import VERSION, ShardWriter
+from c2ftool.files import write_json
 
 KILLER = "kills the decoder"
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from c2ftool.data.files import write_json, written_whole
+from c2ftool.data.files import written_whole
 from c2ftool.data.sources.listing import ClipRef
+from c2ftool.files import write_json
 
 VERSION = 1
 RECORD = "c2f.json"

@@ -32,9 +32,3 @@ def masked_places(index: Tensor, tokens: int) -> Tensor:
     """(R, tokens) bool: True where a token is not among the visible (R, V) places."""
     masked = torch.ones(len(index), tokens, dtype=torch.bool, device=index.device)
     return masked.scatter_(1, index, False)
-
-
-def masked_index(index: Tensor, tokens: int) -> Tensor:
-    """(R, N - V) int64 places that are not visible, ascending."""
-    masked = masked_places(index, tokens)
-    return masked.nonzero()[:, 1].view(len(index), tokens - index.shape[1])

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from c2ftool.errors import RunError
+from c2ftool.files import translate_failure, write_atomically
 from c2ftool.metrics.curve_figure import Curve, curve_figure
 from c2ftool.metrics.figures import class_figure, confusion_figure
 from c2ftool.metrics.report_page import PhaseCost, page
@@ -57,16 +56,10 @@ def write_report(
     html = page(title, results, phases, extras, captions, list(tables))
     # the page last: it never names a file that is not there
     files = {**tables, **drawn, "index.html": html.encode()}
-    try:
+    with translate_failure(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            _write_whole(folder / name, content)
-    except OSError as error:
-        raise RunError(
-            f"the report cannot be written: {error.strerror or error}",
-            place=str(folder),
-            cure="Check that the folder is writable and the disk has room.",
-        ) from error
+    for name, content in files.items():
+        write_atomically(folder / name, content)
     return [folder / name for name in files]
 
 
@@ -88,15 +81,3 @@ def _table(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

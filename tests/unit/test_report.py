@@ -168,13 +168,13 @@ def test_a_full_disk_leaves_the_old_report_whole_and_no_temporary_file(tmp_path,
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match="No space left on device") as caught:
         write_report(tmp_path, "new", None, {}, PHASES, {})
-    assert caught.value.place == str(tmp_path) and caught.value.cure
+    assert (caught.value.place or "").startswith(str(tmp_path)) and caught.value.cure
     assert files_of(tmp_path) == ["index.html"] and (tmp_path / "index.html").read_bytes() == old
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="the report cannot be written"):
+    with pytest.raises(RunError, match="report: cannot be written"):
         write_report(tmp_path / "file" / "report", "t", None, {}, [], {})
 
 
