@@ -52,7 +52,7 @@ def ls(
 def show(
     spec: SpecArgument,
     overrides: Overrides = None,
-    full: Annotated[bool, typer.Option("--full", help="Also what is not given, with its default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every key, with its default and its meaning.")] = False,
     traceback: Traceback = False,
 ) -> None:
     """Print a spec with what it extends and the arguments put in.
@@ -61,21 +61,19 @@ def show(
     c2f specs show papers/eat_finetune_esc50
     c2f specs show eat train.batch=24 --full
     """
-    import json as js
-
-    import yaml
-
+    from c2ftool.spec.describe import as_yaml, described
     from c2ftool.spec.load import load_spec
 
     loaded = load_spec(spec, overrides or [])
-    data = js.loads(loaded.spec.model_dump_json(exclude_none=True)) if full else loaded.data
-    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110), nl=False)
+    typer.echo(described(loaded.spec) if full else as_yaml(loaded.data), nl=False)
 
 
 @specs.command("cp")
 def cp(
     spec: SpecArgument,
-    destination: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, or a folder for it.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="FILE", help="The new file, or a folder for it: one that is there, or ends in /.")
+    ],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     traceback: Traceback = False,
 ) -> None:
@@ -93,7 +91,9 @@ def cp(
 
     source = require_spec(spec)
     load_file(source, [])
-    target = destination / source.name if destination.is_dir() or str(destination).endswith("/") else destination
+    target = Path(destination)
+    if target.is_dir() or destination.endswith("/"):  # a Path forgets the slash
+        target = target / source.name
     if target.exists() and not force:
         raise UsageError(f"{target} is there already", cure="Name another file, or add --force to replace it.")
     with translate_failure(target):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from c2ftool.engine.device import open_device
 from c2ftool.engine.metrics_log import read_metrics
 from c2ftool.engine.result import report
@@ -193,4 +195,9 @@ def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
     changed = apply(root, overrides, faults)
     if faults:
         raise fail(faults)
-    return Resolved.model_validate_json(json.dumps(plain(changed)))
+    try:
+        return Resolved.model_validate_json(json.dumps(plain(changed)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where}: {first['msg']}", cure="docs/specs.md lists the keys of `data`.") from None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d+))?"
+_NUMBER = r"(\d{1,25}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE]([+-]?\d{1,2}))?"  # bounded: 1e999999999 would fill memory
 _SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60), "h": Fraction(3600)}
 
 
@@ -21,7 +21,7 @@ def _parse(text: object, units: dict[str, str], example: str) -> tuple[Fraction,
     match = re.fullmatch(rf"\s*{_NUMBER}\s*([a-zA-Z%]+)\s*", text) if isinstance(text, str) else None
     unit = units.get(match.group(3)) if match else None
     if match is None or unit is None:
-        raise ValueError(f"{text!r} is not an amount with a unit: write it like {example}")
+        raise ValueError(f"{text!r} is not an amount with a unit; write it like {example}")
     return Fraction(match.group(1) + (f"e{match.group(2)}" if match.group(2) else "")), unit
 
 

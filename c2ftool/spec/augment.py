@@ -23,7 +23,7 @@ class Noise(Section):
 class Mixup(Section):
     """Two clips and their labels mixed: the partner is the batch reversed, one lambda ~ Beta(alpha, alpha) per step."""
 
-    alpha: float = Field(0.8, gt=0)
+    alpha: float = Field(0.8, gt=0, description="Shape of the Beta distribution; small values mix little.")
     probability: float = Field(0.9, ge=0, le=1, description="Share of steps that are mixed.")
 
 

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 from c2ftool.compression.grid import frame_shift, token_grid
+from c2ftool.spec.amounts import samples
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.objective import Classify, Eat
 from c2ftool.spec.root import Phase, Spec
-from c2ftool.spec.train import Step
+from c2ftool.spec.train import Cosine, Step
 
 Finding = tuple[tuple[str | int, ...], str, str]  # path, message, hint
+_NO_SHARE = ("a share has no meaning here", "write steps, epochs or clips")
 
 
 def check(spec: Spec) -> Iterator[Finding]:
@@ -27,53 +29,66 @@ def check(spec: Spec) -> Iterator[Finding]:
 
 
 def _task(spec: Spec) -> Iterator[Finding]:
-    size = BACKBONES[spec.model.backbone]
     match spec.objective:
-        case Eat() as objective:
-            if spec.task != "pretrain":
-                yield ("task",), f"objective eat belongs to task pretrain, not {spec.task}", ""
-            if spec.masks is None and any(phase.masks is None for phase in spec.phases):
-                yield ("objective",), "objective eat needs `masks`", "masks: {kind: inverse_block}"
-            if not spec.teachers and any(not phase.teachers for phase in spec.phases):
-                hint = "teachers: [{kind: ema, decay: 0.9998, final_decay: 0.99999}]"
-                yield ("objective",), "objective eat needs an EMA teacher", hint
-            if spec.model.head is not None:
-                yield ("model", "head"), "pre-training has no head", "remove model.head"
-            if spec.model.freeze != "none":
-                yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
-            if size.width % objective.decoder.groups:
-                message = (
-                    f"{objective.decoder.groups} decoder groups do not divide the width {size.width} of {size.name}"
-                )
-                yield ("objective", "decoder", "groups"), message, ""
-            if objective.decoder.kernel % 2 == 0:
-                yield (
-                    ("objective", "decoder", "kernel"),
-                    f"the decoder's kernel is odd, not {objective.decoder.kernel}",
-                    "",
-                )
-            if objective.collapse.after.unit == "%":
-                yield ("objective", "collapse", "after"), "a share has no meaning here", "write steps, epochs or clips"
-            for place, teacher in enumerate(spec.teachers):
-                for layer in teacher.layers if isinstance(teacher.layers, list) else []:
-                    if not 0 <= layer < size.depth:
-                        message = f"{size.name} has blocks 0 to {size.depth - 1}, not {layer}"
-                        yield ("teachers", place, "layers"), message, ""
-            if spec.augment.mixup is not None:
-                yield ("augment", "mixup"), "mixup needs labels, and pre-training has none", "remove it"
-        case Classify() as objective:
-            if spec.task != "finetune":
-                yield ("task",), f"objective classify belongs to task finetune, not {spec.task}", ""
-            if spec.model.head is None:
-                yield ("model",), "objective classify needs a head", "head: {kind: clip}"
-            if objective.label_smoothing and objective.loss == "bce":
-                message = "label_smoothing is part of the loss ce; it has no effect on bce"
-                yield ("objective", "label_smoothing"), message, "remove it, or use loss: ce"
-            if objective.loss == "ce" and objective.reduction == "labels":
-                yield ("objective", "reduction"), "reduction labels is part of the loss bce", "use clips"
-            for key, given in (("masks", spec.masks), ("teachers", spec.teachers)):
-                if given:
-                    yield (key,), f"objective classify has no {key}", "remove the section"
+        case Eat():
+            yield from _eat(spec, spec.objective)
+        case Classify():
+            yield from _classify(spec, spec.objective)
+
+
+def _eat(spec: Spec, objective: Eat) -> Iterator[Finding]:
+    size = BACKBONES[spec.model.backbone]
+    if spec.task != "pretrain":
+        yield ("task",), f"objective eat belongs to task pretrain, not {spec.task}", ""
+    if spec.masks is None and any(phase.masks is None for phase in spec.phases):
+        yield ("objective",), "objective eat needs `masks`", "masks: {kind: inverse_block}"
+    if not spec.teachers and any(not phase.teachers for phase in spec.phases):
+        hint = "teachers: [{kind: ema, decay: 0.9998, final_decay: 0.99999}]"
+        yield ("objective",), "objective eat needs an EMA teacher", hint
+    if spec.model.head is not None:
+        yield ("model", "head"), "pre-training has no head", "remove model.head"
+    if spec.model.freeze != "none":
+        yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
+    groups, kernel = objective.decoder.groups, objective.decoder.kernel
+    if size.width % groups:
+        hint = f"choose one of {', '.join(str(n) for n in range(1, size.width + 1) if size.width % n == 0)}"
+        message = f"{groups} decoder groups do not divide the width {size.width} of {size.name}"
+        yield ("objective", "decoder", "groups"), message, hint
+    if kernel % 2 == 0:
+        yield ("objective", "decoder", "kernel"), f"the decoder's kernel is odd, not {kernel}", ""
+    if objective.collapse.after.unit == "%":
+        yield ("objective", "collapse", "after"), *_NO_SHARE
+    for path, part in _parts(spec):
+        for place, teacher in enumerate(part.teachers or []):
+            for layer in teacher.layers if isinstance(teacher.layers, list) else []:
+                if not 0 <= layer < size.depth:
+                    message = f"{size.name} has blocks 0 to {size.depth - 1}, not {layer}"
+                    yield (*path, "teachers", place, "layers"), message, ""
+        if part.augment is not None and part.augment.mixup is not None:
+            yield (*path, "augment", "mixup"), "mixup needs labels, and pre-training has none", "remove it"
+
+
+def _classify(spec: Spec, objective: Classify) -> Iterator[Finding]:
+    if spec.task != "finetune":
+        yield ("task",), f"objective classify belongs to task finetune, not {spec.task}", ""
+    if spec.model.head is None:
+        yield ("model",), "objective classify needs a head", "head: {kind: clip}"
+    if objective.label_smoothing and objective.loss == "bce":
+        message = "label_smoothing is part of the loss ce; it has no effect on bce"
+        yield ("objective", "label_smoothing"), message, "remove it, or use loss: ce"
+    if objective.loss == "ce" and objective.reduction == "labels":
+        yield ("objective", "reduction"), "reduction labels is part of the loss bce", "use clips"
+    for path, part in _parts(spec):
+        for key, given in (("masks", part.masks), ("teachers", part.teachers)):
+            if given:
+                yield (*path, key), f"objective classify has no {key}", "remove the section"
+
+
+def _parts(spec: Spec) -> Iterator[tuple[tuple[str | int, ...], Spec | Phase]]:
+    """The spec and its phases with their paths: what holds of a section holds where a phase repeats it."""
+    yield (), spec
+    for place, phase in enumerate(spec.phases):
+        yield ("phases", place), phase
 
 
 def _data(spec: Spec) -> Iterator[Finding]:
@@ -85,29 +100,32 @@ def _data(spec: Spec) -> Iterator[Finding]:
         yield ("data", key), "with folds, the held-out fold is the validation and test data", f"remove data.{key}"
     if data.folds is not None and spec.seeds is not None:
         yield ("seeds",), "a study is over folds or over seeds, not both", "give one, and the other as an override"
-    if data.folds is not None and len(set(data.folds)) < len(data.folds):
-        yield ("data", "folds"), "a fold is named twice", ""
-    if spec.seeds is not None and len(set(spec.seeds)) < len(spec.seeds):
-        yield ("seeds",), "a seed is named twice", ""
-    for split in set(data.train) & {*data.valid, *data.test}:
+    lists: list[tuple[tuple[str, ...], str, list[int] | list[str] | None]] = [
+        (("data", "folds"), "fold", data.folds),
+        (("seeds",), "seed", spec.seeds),
+        (("data", "classes"), "class", data.classes),
+        (("data", "train"), "split", data.train),
+    ]
+    for path, word, items in lists:
+        for item, count in Counter[int | str](items or []).items():
+            if count > 1:
+                yield path, f"{word} {item!r} is named {count} times", ""
+    for split in sorted(set(data.train) & {*data.valid, *data.test}):
         yield ("data", "train"), f"split {split!r} is trained on and scored", "hold it out"
 
 
 def _evaluate(spec: Spec) -> Iterator[Finding]:
     evaluate, data = spec.evaluate, spec.data
     if evaluate.every.unit == "%":
-        yield ("evaluate", "every"), "a share has no meaning here", "write steps, epochs or clips"
+        yield ("evaluate", "every"), *_NO_SHARE
     if spec.checkpoints.every is not None and spec.checkpoints.every.unit == "%":
-        yield ("checkpoints", "every"), "a share has no meaning here", "write steps, epochs or clips"
+        yield ("checkpoints", "every"), *_NO_SHARE
     if evaluate.select is not None:
         if spec.task == "pretrain":
             yield ("evaluate", "select"), "pre-training is not scored, so nothing can be selected", "remove it"
         elif evaluate.metrics is not None and evaluate.select not in evaluate.metrics:
-            yield (
-                ("evaluate", "select"),
-                f"{evaluate.select} is not among evaluate.metrics",
-                ", ".join(evaluate.metrics),
-            )
+            message = f"{evaluate.select} is not among evaluate.metrics"
+            yield ("evaluate", "select"), message, f"known: {', '.join(evaluate.metrics)}"
         elif not (data.valid or data.fold is not None or data.folds is not None):
             yield ("evaluate", "select"), "there are no validation clips to select by", "name data.valid or data.fold"
 
@@ -122,26 +140,37 @@ def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
         path = (*here, "batch") if phase.batch else ("train", "batch")
         yield path, f"mixup pairs the clips of a batch, and {batch} is odd", "choose an even batch"
     schedule = phase.schedule or spec.train.schedule
-    if isinstance(schedule, Step):
-        where: tuple[str | int, ...] = (*here, "schedule") if phase.schedule else ("train", "schedule")
-        if schedule.every.value == 0:
-            yield (*where, "every"), "`every` is above 0", ""
+    where: tuple[str | int, ...] = (*here, "schedule") if phase.schedule else ("train", "schedule")
+    if isinstance(schedule, Step) and schedule.every.value == 0:
+        yield (*where, "every"), "the rate cannot fall every `0`", "write steps, epochs or clips above 0"
+    peak = (phase.optimizer or spec.train.optimizer).lr
+    if isinstance(schedule, Cosine) and schedule.min_lr > peak:
+        yield (*where, "min_lr"), f"the cosine would rise: min_lr {schedule.min_lr:g} is above lr {peak:g}", ""
     yield from _grid(spec, phase, here)
 
 
 def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Finding]:
     size = BACKBONES[spec.model.backbone]
-    frontend = phase.frontend or spec.frontend
-    frames = frontend.frames or size.frontend.frames
-    mels = frontend.mels or size.frontend.mels
-    compression = phase.compression or spec.compression
-    where = (*here, "compression") if phase.compression else (*here, "length")
-    hint = f"the input has {frames} frames, a patch {size.patch[0]}; lower the factor or raise frontend.frames"
+    front = phase.frontend or spec.frontend
+    rate = front.sample_rate or size.frontend.sample_rate
+    for key, duration in (("frame_length", front.frame_length), ("hop", front.hop)):
+        if duration is not None and samples(duration, rate) < 1:
+            place = (*here, "frontend", key) if phase.frontend else ("frontend", key)
+            yield place, f"`{duration}` is less than a sample at {rate} Hz", ""
+    frames, mels = front.frames or size.frontend.frames, front.mels or size.frontend.mels
+    factor = (phase.compression or spec.compression).factor
+    where: tuple[str | int, ...] = (*here, "compression") if phase.compression else (*here, "length")
+    if factor == 1 and front.frames is not None:
+        where = (*here, "frontend", "frames") if phase.frontend else ("frontend", "frames")
     try:
-        shorter, _ = frame_shift(frames, 1, compression.factor)
-        time, _ = token_grid(shorter, mels, size.patch)
+        shorter, _ = frame_shift(frames, 1, factor)
+        time, frequency = token_grid(shorter, mels, size.patch)
     except ValueError as error:
-        yield where, f"compression {compression.factor} leaves no token: {error}", hint
+        cause = f"compression by {factor}: {error}" if factor > 1 else str(error)
+        yield where, cause, "raise frontend.frames or frontend.mels" + (", or lower the factor" if factor > 1 else "")
         return
     if size.family == "eat" and time > 768:
         yield where, f"{time} time patches; EAT's positions end at 768", "lower frontend.frames"
+    if isinstance(spec.objective, Eat) and time * frequency < 2:
+        message = f"a grid of {time} x {frequency} tokens leaves nothing to mask"
+        yield where, message, "raise frontend.frames or lower the compression"

@@ -13,7 +13,7 @@ class NoCompression(Section):
     """Full resolution."""
 
     method: Literal["none"]
-    factor: Literal[1] = 1
+    factor: Literal[1] = Field(1, description="None.")
 
 
 class FrameShift(Section):

@@ -24,6 +24,7 @@ class ClassBalanced(Section):
     clips: int | None = Field(None, ge=1, description="Clips drawn per epoch; as many as the set has if not given.")
 
 
+Fold = Annotated[int, Field(ge=1)]
 Sampler = Annotated[Uniform | ClassBalanced, Field(discriminator="kind")]
 
 
@@ -34,14 +35,12 @@ class Data(Section):
     train: list[str] = Field(["train"], min_length=1, description="Splits to train on.")
     valid: list[str] = Field([], description="Splits that `evaluate` scores while training, and that select the best.")
     test: list[str] = Field([], description="Splits that `c2f evaluate` and the end of a run score.")
-    fold: int | None = Field(
-        None, ge=1, description="Train without this fold; it becomes the validation and test data."
-    )
-    folds: list[int] | None = Field(None, min_length=2, description="A study: one child run for each held-out fold.")
+    fold: Fold | None = Field(None, description="Train without this fold; it becomes the validation and test data.")
+    folds: list[Fold] | None = Field(None, min_length=2, description="A study: one child run for each held-out fold.")
     labels: Literal["clip"] = Field("clip", description="`clip`: one set of labels per clip.")
     classes: list[str] | None = Field(
         None, min_length=2, description="Keep only clips of these classes, in this order."
     )
-    sampler: Sampler = Uniform(kind="uniform")
+    sampler: Sampler = Field(Uniform(kind="uniform"), description="How the clips of an epoch are drawn.")
     crop: Literal["start", "random"] = Field("start", description="Which part of a clip longer than the input is used.")
     min_length: Duration | None = Field(None, description="Leave out shorter clips (EAT: `0.625 s`, 10,000 samples).")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+import re
+from dataclasses import replace
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from c2ftool.spec.base import Section
-from c2ftool.spec.read import Fault, Node, at, plain
+from c2ftool.spec.merge import kind_of
+from c2ftool.spec.read import Fault, Faults, Node, Place, at, plain
 from c2ftool.spec.root import Spec
+from c2ftool.spec.shape import annotation_at, home, section_at, section_of_kind, tagged_sections, union_members
 
 _NEEDS = {
     "int_type": "a whole number",
@@ -25,6 +27,7 @@ _NEEDS = {
     "model_type": "a mapping: {...}",
     "model_attributes_type": "a mapping: {...}",
 }
+_LENGTHS = ("min_length", "max_length")
 _BOUNDS = {
     "greater_than": "above",
     "greater_than_equal": "at least",
@@ -39,17 +42,44 @@ def validate(root: Node) -> Spec:
     Strict JSON mode: strict Python mode refuses lists for pairs, lax mode turns "3" into 3 (both verified).
     """
     try:
-        return Spec.model_validate_json(json.dumps(plain(root)))
+        return Spec.model_validate_json(json.dumps(plain(without_nulls(root))))
     except ValidationError as error:
-        raise Faults([_fault(root, detail) for detail in error.errors(include_url=False)]) from None
+        found: dict[tuple[Place, str, str | int], Fault] = {}
+        for detail in error.errors(include_url=False):
+            if not _meant(root, detail["loc"]):
+                continue
+            fault = _fault(root, detail)
+            # what phases repeat of the sections above has its place there, and is told once
+            found.setdefault((fault.place, detail["type"], detail["loc"][-1] if detail["loc"] else ""), fault)
+        raise Faults(list(found.values())) from None
 
 
-class Faults(Exception):
-    """Several faults together."""
+def without_nulls(node: Node, annotation: Any = Spec) -> Node:
+    """The nodes less the keys whose value is `null` and that may be left out: they count as not given."""
+    if isinstance(node.value, list):
+        item = next((get_args(o)[0] for o in union_members(annotation) if get_origin(o) is list), None)
+        return replace(node, value=[without_nulls(child, item) for child in node.value])
+    if not isinstance(node.value, dict):
+        return node
+    section = section_of_kind(kind_of(node), annotation)
+    if section is None:
+        return node
+    out = {}
+    for key, child in node.value.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            out[key] = child
+        elif child.value is not None or field.is_required():
+            out[key] = without_nulls(child, field.annotation)
+    return replace(node, value=out)
 
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__(f"{len(faults)} faults")
-        self.faults = faults
+
+def _meant(root: Node, path: tuple[str | int, ...]) -> bool:
+    """False for what a union reports of a member that the value was not meant as (`layers`: a word or a list)."""
+    for place, element in enumerate(path):
+        if isinstance(element, str) and element.endswith("]"):
+            return element.startswith("list[") == isinstance(at(root, path[:place]).value, list)
+    return True
 
 
 def _fault(root: Node, detail: ErrorDetails) -> Fault:
@@ -61,44 +91,51 @@ def _fault(root: Node, detail: ErrorDetails) -> Fault:
         case "extra_forbidden":
             known = _known_keys(path[:-1])
             owner = _where(path[:-1], root)
-            return Fault(f'unknown key "{path[-1]}" in {owner}', node.key or node.place, _near(str(path[-1]), known))
+            hint = _near(str(path[-1]), known)
+            if not hint.startswith("did") and (place := home(str(path[-1]))):
+                hint = f'"{path[-1]}" stands in {place}  ({hint})'
+            return Fault(f'unknown key "{path[-1]}" in {owner}', node.key or node.place, hint)
         case "missing":
             # the place is the mapping that lacks the key
             known = _known_keys(path[:-1])
-            hint = f"known: {', '.join(known)}" if known else ""
+            hint = f"known: {', '.join(known)}"
             return Fault(f'{_where(path[:-1], root)} needs the key "{path[-1]}"', node.key or node.place, hint)
         case "literal_error":
             allowed = _allowed(str(context.get("expected", "")))
-            return Fault(
-                f"{name}: {_show(detail['input'])} is not one of its words",
-                node.place,
-                _near(str(detail["input"]), allowed),
-            )
+            hint = _near(str(detail["input"]), allowed)
+            if str(path[-1]).startswith("literal["):
+                hint = f"write {' or '.join(allowed)}, or a list"
+            return Fault(f"{name} cannot be {_show(detail['input'])}", node.place, hint)
         case "union_tag_invalid":
             allowed = _allowed(str(context.get("expected_tags", "")))
             word = str(context.get("discriminator", "'kind'")).strip("'")
             tag = at(node, (word,))
-            return Fault(
-                f'{name}: unknown {word} "{context.get("tag")}"', tag.place, _near(str(context.get("tag")), allowed)
-            )
+            shown = f'"{tag.value}"' if isinstance(tag.value, str) else _show(plain(tag))
+            return Fault(f"{name}: unknown {word} {shown}", tag.place, _near(str(context.get("tag")), allowed))
         case "union_tag_not_found":
             word = str(context.get("discriminator", "'kind'")).strip("'")
             return Fault(f'{name} needs the key "{word}"', node.key or node.place, f"known: {', '.join(_tags(path))}")
         case "value_error":
-            return Fault(f"{name}: {context['error']}", node.place)
+            # validators of the sections write "what is wrong; how to mend it"
+            message, _, hint = str(context["error"]).partition("; ")
+            message = message.replace(repr(detail["input"]), _show(detail["input"]), 1)
+            return Fault(f"{name}: {message}", node.place, hint)
         case "string_pattern_mismatch":
             return Fault(
                 f"{name}: {_show(detail['input'])} is not a name", node.place, "use letters, digits, `-` and `_`"
             )
-        case "too_short" | "too_long" | "string_too_short":
-            few = "at least" if "short" in kind else "at most"
-            count = context.get("min_length", context.get("max_length"))
-            return Fault(f"{name} needs {few} {count} item{'s' if count != 1 else ''}", node.place)
+        case "string_too_short":
+            return Fault(f"{name} must not be empty", node.place)
+        case "too_short" | "too_long":
+            return Fault(f"{name} must have {_count(path, context)}, not {context['actual_length']}", node.place)
     if kind in _BOUNDS:
         limit = next(v for k, v in context.items() if k in ("gt", "ge", "lt", "le"))
         return Fault(f"{name} must be {_BOUNDS[kind]} {limit}, not {_show(detail['input'])}", node.place)
     if kind in _NEEDS:
-        hint = "write it without quotes" if isinstance(detail["input"], str) and kind != "list_type" else ""
+        quoted = isinstance(detail["input"], str) and re.fullmatch(
+            r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false", detail["input"]
+        )
+        hint = "write it without quotes" if quoted else ""
         return Fault(f"{name} must be {_NEEDS[kind]}, not {_show(detail['input'])}", node.place, hint)
     return Fault(f"{name}: {detail['msg']}", node.place)
 
@@ -138,14 +175,14 @@ def _where(path: tuple[str | int, ...], root: Node) -> str:
         if isinstance(value, list) and isinstance(element, int) and element < len(value):
             node = value[element]
             name = node.value.get("name") if isinstance(node.value, dict) else None
-            if place == 1 and path[0] == "phases" and name is not None:
+            if place == 1 and path[0] == "phases" and name is not None and isinstance(name.value, str):
                 words = f'phase "{name.value}"'
             else:
                 words += f"[{element}]"
         elif isinstance(value, dict) and element in value:
             node = value[element]
             words += f".{element}" if words else str(element)
-        elif place == len(path) - 1 and isinstance(element, str) and not element.startswith("function-"):
+        elif place == len(path) - 1 and isinstance(element, str) and not element.endswith("]"):
             if isinstance(value, dict) and element in _tags(path[:-1]):
                 continue
             words += f".{element}" if words else element
@@ -153,53 +190,21 @@ def _where(path: tuple[str | int, ...], root: Node) -> str:
 
 
 def _known_keys(path: tuple[str | int, ...]) -> list[str]:
-    model = _model_at(path)
-    return sorted(model.model_fields) if model is not None else []
+    model = section_at(path)
+    known = [] if model is None else [*model.model_fields]
+    return sorted(known if path else [*known, "extends"])
+
+
+def _count(path: tuple[str | int, ...], limits: dict[str, Any]) -> str:
+    """How many items the list at a path has: `2 items`, `at least 1 item`."""
+    model = section_at(path[:-1])
+    field = model.model_fields.get(str(path[-1])) if model is not None else None
+    bounds = {getattr(m, name) for m in (field.metadata if field else []) for name in _LENGTHS if hasattr(m, name)}
+    number = next(limits[name] for name in _LENGTHS if name in limits)
+    words = f"{number} item{'s' if number != 1 else ''}"
+    pair = field is not None and len(field.metadata) == 2 and len(bounds) == 1
+    return words if pair else f"at least {words}" if "min_length" in limits else f"at most {words}"
 
 
 def _tags(path: tuple[str | int, ...]) -> list[str]:
-    return [tag for tag, _ in tagged_sections(_annotation_at(path))]
-
-
-def _annotation_at(path: tuple[str | int, ...]) -> Any:
-    """The type that the language has at a path (which may hold tags of unions)."""
-    annotation: Any = Spec
-    for element in path:
-        options = union_members(annotation)
-        if isinstance(element, int):
-            annotation = next((get_args(o)[0] for o in options if get_origin(o) is list), None)
-            continue
-        tagged = dict(tagged_sections(annotation))
-        if len(tagged) > 1 and element in tagged:
-            annotation = tagged[element]
-            continue
-        models = [o for o in options if isinstance(o, type) and issubclass(o, Section)]
-        annotation = next((m.model_fields[element].annotation for m in models if element in m.model_fields), None)
-    return annotation
-
-
-def _model_at(path: tuple[str | int, ...]) -> type[Section] | None:
-    options = union_members(_annotation_at(path))
-    return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
-
-
-def union_members(annotation: Any) -> list[Any]:
-    """The members of a union, without None and Annotated."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return union_members(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return [o for arg in get_args(annotation) for o in union_members(arg)]
-    return [] if annotation in (None, type(None)) else [annotation]
-
-
-def tagged_sections(annotation: Any) -> list[tuple[str, Any]]:
-    """(tag, section) of the sections that a type allows."""
-    out = []
-    for option in union_members(annotation):
-        if isinstance(option, type) and issubclass(option, Section):
-            for word in ("kind", "method"):
-                field = option.model_fields.get(word)
-                if field is not None and get_origin(field.annotation) is Literal:
-                    out.append((get_args(field.annotation)[0], option))
-    return out
+    return [tag for tag, _ in tagged_sections(annotation_at(path))]

@@ -11,10 +11,13 @@ from c2ftool.errors import MissingError
 
 def spec_folders() -> list[Path]:
     """The folders of named specs that exist, nearest first: ./specs, the source tree's, the installed ones."""
-    source = Path(__file__).resolve().parents[2] / "specs"
-    installed = Path(sys.prefix) / "share" / "c2ftool" / "specs"
+    above = Path(__file__).resolve().parents[2]  # the source tree, or site-packages
+    source = [above / "specs"] if (above / "pyproject.toml").is_file() else []
+    # a wheel's data lie under the prefix: of the environment, of the user's packages, or of a --target folder
+    prefixes = [Path(sys.prefix), *above.parents[2:3], above]
+    installed = [prefix / "share" / "c2ftool" / "specs" for prefix in prefixes]
     found: list[Path] = []
-    for folder in (Path("specs"), source, installed):
+    for folder in [Path("specs"), *source, *installed]:
         if folder.is_dir() and not any(folder.resolve() == other.resolve() for other in found):
             found.append(folder)
     return found
@@ -41,12 +44,18 @@ def named_specs() -> dict[str, Path]:
     return dict(sorted(out.items()))
 
 
+def nearest(reference: str) -> str | None:
+    """The known name that is most like a reference; None where none is like it."""
+    name = reference.removeprefix("specs/").removesuffix(".yaml")
+    near = difflib.get_close_matches(name, named_specs(), n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
 def require_spec(reference: str) -> Path:
     """As `find_spec`; raises MissingError that names the nearest."""
     path = find_spec(reference)
     if path is not None:
         return path
-    name = reference.removeprefix("specs/").removesuffix(".yaml")
-    near = difflib.get_close_matches(name, named_specs(), n=1, cutoff=0.5)
-    cure = f"Did you mean {near[0]!r}? " if near else ""
+    near = nearest(reference)
+    cure = f"Did you mean {near!r}? " if near else ""
     raise MissingError(f"there is no spec {reference!r}", cure=cure + "`c2f specs ls` lists all.")

@@ -22,13 +22,13 @@ class Statistics(Section):
         if value == "measured":
             return {}
         if isinstance(value, str):
-            raise ValueError("write `measured`, or the figures: {mean: -4.268, std: 4.569}")
+            raise ValueError(f"{value!r} is no normalisation; write `measured`, or {{mean: -4.268, std: 4.569}}")
         return value
 
     @model_validator(mode="after")
     def _both(self) -> Statistics:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("give mean and std together, or write `measured`")
+            raise ValueError("mean and std belong together; give both, or write `measured`")
         return self
 
     @property
@@ -39,7 +39,7 @@ class Statistics(Section):
 class Frontend(Section):
     """The Kaldi log-mel; a spec names only what differs from the backbone's own front end."""
 
-    kind: Literal["kaldi"] = "kaldi"
+    kind: Literal["kaldi"] = Field("kaldi", description="`kaldi`: filter banks as Kaldi computes them.")
     sample_rate: int | None = Field(None, ge=1000, le=192_000, description="Of the prepared set; samples per second.")
     mels: int | None = Field(None, ge=8, le=512, description="Mel bands.")
     window: Literal["hanning", "povey", "hamming", "rectangular"] | None = Field(None, description="Window function.")

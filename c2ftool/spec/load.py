@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from c2ftool.spec.check import check
-from c2ftool.spec.faults import Faults, validate
+from c2ftool.spec.faults import validate
 from c2ftool.spec.find import require_spec
 from c2ftool.spec.merge import expand_phases, read_merged
 from c2ftool.spec.overrides import apply
-from c2ftool.spec.read import Fault, Node, at, fail, plain
+from c2ftool.spec.read import Fault, Faults, Node, Place, at, fail, plain
 from c2ftool.spec.root import Spec
 
 
@@ -45,7 +45,13 @@ def load_spec(reference: str, overrides: list[str] | None = None) -> Loaded:
 def load_file(path: Path, overrides: list[str]) -> Loaded:
     """The spec in a file, with arguments."""
     faults: list[Fault] = []
-    root: Node = apply(read_merged(path), overrides, faults)
+    try:
+        merged = read_merged(path)
+    except Faults as found:
+        # without the files only the arguments' own faults can be told
+        apply(Node({}, Place(str(path))), overrides, faults)
+        raise fail([*found.faults, *faults]) from None
+    root = apply(merged, overrides, faults)
     whole = expand_phases(root)
     try:
         spec = validate(whole)

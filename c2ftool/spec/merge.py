@@ -1,15 +1,16 @@
 """Putting specs together: `extends`, and what a phase repeats of the sections above it.
 
 Mappings merge, lists replace, phases merge by `name`. A mapping whose `kind` (or `method`) differs from the inherited
-one replaces it whole: the settings of one kind mean nothing to another. `null` takes the place of what was inherited.
+one replaces it whole: the settings of one kind mean nothing to another. `null` undoes what was inherited: the key
+counts as not given.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from c2ftool.spec.find import find_spec
-from c2ftool.spec.read import Fault, Node, fail, read_file
+from c2ftool.spec.find import find_spec, nearest
+from c2ftool.spec.read import Fault, Faults, Node, read_file
 
 # What a phase may repeat: of `train`, and of the sections of the same name.
 TRAIN_KEYS = ("batch", "optimizer", "schedule", "clip")
@@ -17,27 +18,30 @@ SECTION_KEYS = ("compression", "masks", "augment", "frontend")
 
 
 def read_merged(path: Path, seen: tuple[Path, ...] = ()) -> Node:
-    """The spec at a path with everything it extends."""
+    """The spec at a path with everything it extends. Raises MissingError or Faults for what cannot be read."""
     top = read_file(path)
     extends = top.value.pop("extends", None)
-    if extends is None:
+    if extends is None or extends.value is None:
         return top
     if not isinstance(extends.value, str):
-        raise fail([Fault("`extends` is the path or the name of one spec", extends.place)])
+        raise Faults([Fault("`extends` is the path or the name of one spec", extends.place)])
     beside = path.parent / extends.value
-    base_path = beside if beside.is_file() else find_spec(extends.value)
     here = path.resolve()
+    base_path = beside if beside.is_file() else find_spec(extends.value)
     if base_path is None:
-        raise fail([Fault(f"no spec {extends.value!r} beside this file or among the known ones", extends.place)])
+        near = nearest(extends.value)
+        hint = f'did you mean "{near}"?' if near else "`c2f specs ls` lists the known ones"
+        message = f"no spec {extends.value!r} beside this file or among the known ones"
+        raise Faults([Fault(message, extends.place, hint)])
     if base_path.resolve() in (*seen, here):
-        raise fail([Fault(f"{extends.value!r} extends this file: a circle", extends.place)])
+        raise Faults([Fault(f"{extends.value!r} extends this file: a circle", extends.place)])
     return merge(read_merged(base_path, (*seen, here)), top)
 
 
 def merge(base: Node, top: Node, at_phases: bool = False) -> Node:
     """`base` with what `top` says."""
     if isinstance(base.value, dict) and isinstance(top.value, dict):
-        if _kind(base) is not None and _kind(top) is not None and _kind(base) != _kind(top):
+        if kind_of(base) is not None and kind_of(top) is not None and kind_of(base) != kind_of(top):
             return top
         out = dict(base.value)
         for name, node in top.value.items():
@@ -51,9 +55,9 @@ def merge(base: Node, top: Node, at_phases: bool = False) -> Node:
 def _phases(base: Node, top: Node) -> Node:
     """Phases of `top` change those of the same name in place; new names come after."""
     out = list(base.value)
-    places = {_name(node): place for place, node in enumerate(out) if _name(node) is not None}
+    places = {name: place for place, node in enumerate(out) if (name := _name(node)) is not None}
     for node in top.value:
-        place = places.get(_name(node)) if _name(node) is not None else None
+        place = places.get(_name(node) or "")
         if place is None:
             out.append(node)
         else:
@@ -82,14 +86,16 @@ def expand_phases(root: Node) -> Node:
     return Node(out, root.place, root.key)
 
 
-def _kind(node: Node) -> object:
+def kind_of(node: Node) -> object:
+    """What a mapping says of its kind; None where it says nothing or is no mapping."""
+    if not isinstance(node.value, dict):
+        return None
     for word in ("kind", "method"):
         if word in node.value:
             return node.value[word].value
     return None
 
 
-def _name(node: Node) -> object:
-    if isinstance(node.value, dict) and "name" in node.value:
-        return node.value["name"].value
-    return None
+def _name(node: Node) -> str | None:
+    name = node.value.get("name") if isinstance(node.value, dict) else None
+    return name.value if name is not None and isinstance(name.value, str) else None

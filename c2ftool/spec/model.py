@@ -37,7 +37,7 @@ class Model(Section):
     def _known(cls, value: str) -> str:
         if value not in BACKBONES:
             near = difflib.get_close_matches(value, BACKBONES, n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
+            meant = f'did you mean "{near[0]}"?  ' if near else ""
             raise ValueError(f"unknown backbone {value!r}; {meant}(known: {', '.join(BACKBONES)})")
         return value
 
@@ -47,5 +47,5 @@ class Model(Section):
         if value is not None and (
             value.partition(":")[0] not in ("run", "file", "public") or not value.partition(":")[2]
         ):
-            raise ValueError(f"{value!r}: write run:NAME[@best|last|PHASE], file:PATH or public:NAME")
+            raise ValueError(f"{value!r} names no weights; write run:NAME[@best|last|PHASE], file:PATH or public:NAME")
         return value

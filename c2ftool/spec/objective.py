@@ -13,7 +13,7 @@ from c2ftool.spec.base import Section
 class Decoder(Section):
     """The convolutional decoder of EAT pre-training; dropped afterwards."""
 
-    layers: int = Field(6, ge=1, le=32)
+    layers: int = Field(6, ge=1, le=32, description="Convolutions, before a linear layer.")
     kernel: int = Field(3, ge=1, le=15, description="Odd side of the convolutions.")
     groups: int = Field(16, ge=1, description="Groups of the convolutions; must divide the width.")
 

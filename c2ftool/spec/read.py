@@ -18,17 +18,21 @@ import yaml
 from c2ftool.errors import MissingError, SpecError
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1_000_000, 64, 200_000
+_SHOWN = 160  # characters of a line in a message
+_DIGITS = 20  # of a whole number; more is no count of anything
+_SECOND = "but found another document"  # PyYAML's words
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was written. line and column count from 1; an argument has line 0."""
+    """Where something was written. line and column count from 1; an argument has line 0 and its own number."""
 
     source: str
     line: int = 0
     column: int = 0
     text: str = ""
     width: int = 1
+    argument: int = 0
 
 
 @dataclass
@@ -55,18 +59,34 @@ class Fault(Exception):
         else:
             lines = [f"{place.source}:{place.line}:{place.column}: {self.message}"]
             number = str(place.line)
-            shown = place.text[:160]
-            lines.append(f"    {number} | {shown}")
-            marks = "^" * max(1, min(place.width, len(shown) - place.column + 1))
-            lines.append(f"    {' ' * len(number)} | {' ' * (place.column - 1)}{marks}")
+            # of a long line, the part around the fault; a tab is one place wide, as the column counts it
+            cut = max(0, place.column - _SHOWN // 2) if len(place.text) > _SHOWN else 0
+            shown = place.text[cut : cut + _SHOWN].replace("\t", " ")
+            before = place.column - 1 - cut
+            marks = "^" * max(1, min(place.width, len(shown) - before))
+            lines.append(f"    {number} | {shown}".rstrip())
+            lines.append(f"    {' ' * len(number)} | {' ' * before}{marks}")
         if self.hint:
             lines.append(f"    {self.hint}")
         return "\n".join(lines)
 
 
+class Faults(Exception):
+    """Several faults together."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__(f"{len(faults)} faults")
+        self.faults = faults
+
+
 def fail(faults: list[Fault]) -> SpecError:
-    """All faults as one error, ordered by file and line."""
-    ordered = sorted(faults, key=lambda f: (f.place.line == 0, f.place.source, f.place.line, f.place.column))
+    """All faults as one error: by file and line, then by argument."""
+
+    def order(fault: Fault) -> tuple[bool, int, str, int, int]:
+        place = fault.place
+        return place.argument > 0, place.argument, place.source, place.line, place.column
+
+    ordered = sorted(faults, key=order)
     unique = list(dict.fromkeys(f.render() for f in ordered))
     count = "1 fault" if len(unique) == 1 else f"{len(unique)} faults"
     return SpecError("\n\n".join(unique) + f"\n\n{count} found; nothing was run.")
@@ -94,27 +114,38 @@ _Loader.add_implicit_resolver(
 )
 
 
+SCALARS = _Loader.yaml_implicit_resolvers
+
+
 def read_file(path: Path) -> Node:
-    """The mapping in a spec file. Raises MissingError where there is none, SpecError where it is not YAML data."""
+    """The mapping in a spec file. Raises MissingError where there is none, Faults where it is not YAML data."""
     shown = str(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise MissingError(f"spec cannot be read: {error.strerror}", place=shown, cure="See `c2f specs ls`.") from None
     if len(raw) > MAX_BYTES:
-        raise SpecError(f"{shown}: {len(raw)} bytes; a spec has at most {MAX_BYTES}")
+        raise Faults([Fault(f"{len(raw)} bytes; a spec has at most {MAX_BYTES}", Place(shown))])
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(f"{shown}: not UTF-8 text (byte {error.start})") from None
-    node = read_text(text, shown)
+        raise Faults([Fault(f"not UTF-8 text (byte {error.start})", Place(shown))]) from None
+    node = read_nodes(text, shown)
     if not isinstance(node.value, dict):
-        raise fail([Fault("a spec is a mapping of sections", node.place, "begin with `c2f: 1`")])
+        raise Faults([Fault("a spec is a mapping of sections", node.place, "begin with `c2f: 1`")])
     return node
 
 
 def read_text(text: str, source: str) -> Node:
-    """The value that YAML text holds."""
+    """The value that YAML text holds. Raises SpecError with every fault."""
+    try:
+        return read_nodes(text, source)
+    except Faults as found:
+        raise fail(found.faults) from None
+
+
+def read_nodes(text: str, source: str) -> Node:
+    """The value that YAML text holds. Raises Faults."""
     lines = text.splitlines()
 
     def place(mark: Any, end: Any = None) -> Place:
@@ -128,19 +159,18 @@ def read_text(text: str, source: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = place(mark) if mark is not None else Place(source)
-        raise fail(
-            [Fault(f"not YAML: {error.problem or error.context}", where, "check brackets, colons and indents")]
-        ) from None
+        words = "a second document begins" if error.problem == _SECOND else error.problem or error.context
+        raise Faults([Fault(f"not YAML: {words}", where, "check brackets, quotes, colons and indents")]) from None
     except yaml.YAMLError as error:
-        raise fail([Fault(f"not YAML: {str(error).splitlines()[0]}", Place(source))]) from None
+        raise Faults([Fault(f"not YAML: {str(error).splitlines()[0]}", Place(source))]) from None
     except Fault as fault:
-        raise fail([fault]) from None
+        raise Faults([fault]) from None
     if root is None:
         return Node(None, Place(source, 1, 1, lines[0] if lines else ""))
     faults: list[Fault] = []
     node = _node(root, None, place, faults)
     if faults:
-        raise fail(faults)
+        raise Faults(faults)
     return node
 
 
@@ -158,7 +188,8 @@ def _survey(text: str, place: Any) -> None:
             )
         tag = getattr(event, "tag", None)
         if tag:
-            raise Fault(f"tag {tag!r}: a spec is plain data", place(event.start_mark), "remove the tag")
+            short = tag.replace("tag:yaml.org,2002:", "!!")
+            raise Fault(f"tag {short}: a spec is plain data", place(event.start_mark), "remove the tag")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -202,6 +233,8 @@ def _scalar(node: yaml.Node) -> Any:
         case "bool":
             return text.lower() == "true"
         case "int":
+            if len(text) > _DIGITS:
+                raise ValueError(f"a whole number of {len(text)} digits is too large")
             return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
         case "float":
             number = float(text.replace(".inf", "inf").replace(".nan", "nan").lower()) if "." in text else float(text)

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from c2ftool.spec.amounts import Duration, Length
 from c2ftool.spec.base import Section
-from c2ftool.spec.faults import tagged_sections, union_members
+from c2ftool.spec.describe import as_yaml, meaning_of
 from c2ftool.spec.root import Phase, Spec
+from c2ftool.spec.shape import tagged_sections, union_members
+from c2ftool.spec.train import Train
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a spec file. `extends` is resolved before the schema applies, so it is added here."""
+    """The JSON Schema of a spec file: for completion, unknown keys and types while writing.
+
+    Looser than `c2f specs check` where a file alone cannot be judged: `extends` or a section above may supply what is
+    needed, and `null` undoes what they give.
+    """
     out = Spec.model_json_schema()
     out["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     out["title"] = "c2ftool spec"
     extends = {"type": "string", "description": "A spec to start from: a path beside this file, or a known name."}
     out["properties"] = {"c2f": out["properties"]["c2f"], "extends": extends, **out["properties"]}
+    _loosen(out)
+    normalize = out["$defs"]["Frontend"]["properties"]["normalize"]
+    normalize["anyOf"].append({"const": "measured"})
     return out
+
+
+def _loosen(node: Any) -> None:
+    """Parts of sections are allowed: no key is required, and several kinds may fit what is given."""
+    if isinstance(node, dict):
+        if "properties" in node:
+            node.pop("required", None)
+            for name, child in node["properties"].items():
+                if not any(option.get("type") == "null" for option in child.get("anyOf", [])):
+                    kept = {k: child.pop(k) for k in ("title", "description", "default") if k in child}
+                    node["properties"][name] = kept | {"anyOf": [child, {"type": "null"}]}
+        if "oneOf" in node:
+            node["anyOf"] = node.pop("oneOf")
+            node.pop("discriminator", None)
+        for child in node.values():
+            _loosen(child)
+    elif isinstance(node, list):
+        for child in node:
+            _loosen(child)
 
 
 _HEAD = """# The spec language
@@ -34,16 +63,18 @@ model, loss, training, phases, what is measured.
   `30 min`. A bare number is a count, a rate or a ratio.
 - **Scalars are YAML 1.2**: `1e-4` is a number, `no` is a word. Tags, anchors, aliases and duplicate keys are refused.
 - **`extends: other`** starts from another spec (a path beside the file, or a name of `c2f specs ls`). Mappings merge,
-  lists replace, phases merge by `name`; a mapping of another `kind` (or `method`) replaces the inherited one whole;
-  `null` takes the place of what was inherited.
-- **`KEY=VALUE`** arguments change single values by dotted path: `train.batch=48`, `phases.fine.length="3 epochs"`,
-  `teachers.0.decay=0.999`, `augment.mixup=null`.
+  lists replace, phases merge by `name` (new names come after); a mapping of another `kind` (or `method`) replaces the
+  inherited one whole; `null` undoes what was inherited, as if the key were not given (in a phase: as above).
+- **`KEY=VALUE`** arguments change values by dotted path, read by the same rules; items of a list by `name` or by
+  number, from 0: `train.batch=48`, `phases.fine.length="3 epochs"`, `teachers.0.decay=0.999`, `augment.mixup=null`,
+  `train.schedule="{kind: constant}"`.
 - **A phase** repeats any of `batch, optimizer, schedule, clip, compression, masks, teachers, augment, frontend`; what
-  it repeats merges over the section above. On entering a later phase weights and EMA teacher carry over, optimiser
-  and schedule start afresh.
+  it repeats merges over the section above (a list replaces). On entering a later phase weights and EMA teacher
+  carry over, optimiser and schedule start afresh.
 - **`data.folds`** or **`seeds`** make one command a study: a child run each, and their mean and spread.
 
-`c2f specs check FILE` names every fault at once; `c2f specs schema` prints the JSON Schema for editors.
+`c2f specs check FILE` names every fault at once, `c2f specs show SPEC --full` prints a spec with every key and its
+meaning, `c2f specs schema` the JSON Schema for editors. In the tables, a default left empty means "not given".
 """
 
 
@@ -67,9 +98,11 @@ def _section(title: str, section: type[Section], done: set[type[Section]], skip_
     out = [f"## {title}", "", (section.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
     out += ["| key | type | default | meaning |", "|---|---|---|---|"]
     inner: list[str] = []
-    for name, field in section.model_fields.items():
-        meaning = (field.description or _doc(field.annotation)).replace("|", "\\|").replace("\n", " ")
-        out.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |")
+    own = [name for name in section.model_fields if name not in Train.model_fields or section is not Phase]
+    for name in [*own, *(name for name in section.model_fields if name not in own)]:
+        field = section.model_fields[name]
+        meaning = meaning_of(section, name).replace("|", "\\|").replace("\n", " ")
+        out.append(f"| `{name}` | {_type(field.annotation)}{_limits(field)} | {_default(field)} | {meaning} |")
         if skip_sections:
             continue
         for tag, child in _sections(field.annotation):
@@ -89,9 +122,15 @@ def _sections(annotation: Any) -> list[tuple[str, type[Section]]]:
     return found
 
 
-def _doc(annotation: Any) -> str:
-    sections = _sections(annotation)
-    return (sections[0][1].__doc__ or "").strip().split("\n")[0] if len(sections) == 1 else ""
+def _limits(field: FieldInfo) -> str:
+    """The bounds of a value, or the number of a list's items."""
+    words = {"gt": "above {}", "ge": "at least {}", "lt": "below {}", "le": "at most {}"}
+    metadata = [*field.metadata]
+    for option in (field.annotation, *get_args(field.annotation)):  # `int | None` keeps its bounds inside
+        if get_origin(option) is Annotated:
+            metadata += [m for extra in option.__metadata__ for m in getattr(extra, "metadata", [])]
+    bounds = [text.format(f"{getattr(m, k):g}") for m in metadata for k, text in words.items() if hasattr(m, k)]
+    return "".join(f", {bound}" for bound in bounds if "e+" not in bound)
 
 
 def _type(annotation: Any) -> str:
@@ -119,8 +158,8 @@ def _default(field: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Section):
-        given = {k: v for k, v in value.model_dump(mode="json").items() if v is not None and k in ("kind", "method")}
-        return f"`{json.dumps(given)}`" if given else "as below"
+        given = value.model_dump(mode="json", exclude_unset=True)
+        return f"`{as_yaml(given, flow=True).strip()}`" if given else "as below"
     if isinstance(value, (Length, Duration, str)):
         return f"`{value}`" if str(value) else ""
     return f"`{json.dumps(value)}`"

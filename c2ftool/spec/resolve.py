@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,8 @@ class DataFacts:
 
 def resolve(spec: Spec, facts: DataFacts) -> Resolved:
     """The spec with every value decided. Raises SpecError where it does not fit the data."""
-    rate = spec.frontend.sample_rate or BACKBONES[spec.model.backbone].frontend.sample_rate
-    if rate != facts.sample_rate:
-        raise SpecError(
-            f"the front end works at {rate} Hz and data set {facts.name!r} is stored at {facts.sample_rate} Hz",
-            cure=f"Prepare it again with --rate {rate}.",
-        )
-    if isinstance(spec.objective, Classify) and spec.objective.loss == "ce" and facts.multi_label:
-        raise SpecError(
-            f"objective.loss ce is for one label per clip, and clips of {facts.name!r} have none or several",
-            cure="Use objective.loss=bce, or choose splits or classes with one label per clip.",
-        )
+    if misfits := list(_misfits(spec, facts)):
+        raise SpecError("\n\n".join(f"{message}\n    {cure}" for message, cure in misfits))
     metrics = _metrics(spec, facts)
     select = _select(spec, metrics, facts)
     return Resolved(
@@ -80,10 +72,31 @@ def resolve(spec: Spec, facts: DataFacts) -> Resolved:
     )
 
 
+def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
+    """(message, cure) of everything in the spec that does not go with the data."""
+    fronts = [spec.frontend, *(phase.frontend for phase in spec.phases if phase.frontend is not None)]
+    rates = {f.sample_rate or BACKBONES[spec.model.backbone].frontend.sample_rate for f in fronts}
+    for rate in sorted(rates - {facts.sample_rate}):
+        message = f"the front end works at {rate} Hz and data set {facts.name!r} is stored at {facts.sample_rate} Hz"
+        yield message, f"Prepare it again with --rate {rate}."
+    several = f"clips of {facts.name!r} have none or several"
+    if isinstance(spec.objective, Classify) and spec.objective.loss == "ce" and facts.multi_label:
+        message = f"objective.loss ce is for one label per clip, and {several}"
+        yield message, "Use objective.loss=bce, or choose splits or classes with one label per clip."
+    for metric in _metrics(spec, facts):
+        if metric in ("accuracy", "top5") and facts.multi_label:
+            yield f"evaluate.metrics: {metric} is for one label per clip, and {several}", "Use map, auc or d_prime."
+        elif metric == "top5" and len(facts.classes) <= 5:
+            yield f"evaluate.metrics: top5 is always 1 with {len(facts.classes)} classes", "Use accuracy."
+
+
 def _metrics(spec: Spec, facts: DataFacts) -> list[Metric]:
     if spec.task == "pretrain":
         return []
-    return spec.evaluate.metrics or (["map"] if facts.multi_label else ["accuracy"])
+    if spec.evaluate.metrics is not None:
+        return spec.evaluate.metrics
+    usual: Metric = "map" if facts.multi_label else "accuracy"
+    return [usual] if spec.evaluate.select in (None, usual) else [usual, spec.evaluate.select]
 
 
 def _select(spec: Spec, metrics: list[Metric], facts: DataFacts) -> Metric | None:
@@ -109,11 +122,6 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts) -> ResolvedPhase:
     masks = phase.masks or spec.masks
     tokens = grid[0] * grid[1]
     visible = max(1, int(round(tokens * (1 - masks.ratio), 6))) if pretraining and masks else None
-    if visible is not None and visible >= tokens:
-        raise SpecError(
-            f'phase "{phase.name}": a grid of {grid[0]} x {grid[1]} tokens leaves nothing to mask',
-            cure="Raise frontend.frames or lower the compression.",
-        )
     teachers = phase.teachers or spec.teachers
     every = spec.evaluate.every.steps(**lengths)
     saves = spec.checkpoints.every.steps(**lengths) if spec.checkpoints.every else 0

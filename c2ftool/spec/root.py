@@ -1,8 +1,8 @@
-"""The whole spec, section by section in the order users write them, and the checks that span sections."""
+"""The whole spec, section by section in the order users write them. Checks that span sections: check.py."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,17 +19,21 @@ from c2ftool.spec.running import Checkpoints, Evaluate, Tracking
 from c2ftool.spec.teachers import Teacher
 from c2ftool.spec.train import Train, TrainPart
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
 
 class Phase(TrainPart):
     """A stretch of training. Repeats any key of `train` that a phase may change, and the sections named here."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", description="Names the phase in logs, files and `extends`.")
     length: Length = Field(description="`5 epochs`, `400000 steps` or `100000 clips`.")
-    compression: Compression | None = None
-    masks: Masks | None = None
-    teachers: list[Teacher] | None = None
-    augment: Augment | None = None
-    frontend: Frontend | None = None
+    compression: Compression | None = Field(None, description="Other than the spec's, in this phase.")
+    masks: Masks | None = Field(None, description="Other than the spec's; merges over it.")
+    teachers: Annotated[list[Teacher], Field(max_length=1)] | None = Field(
+        None, description="Other than the spec's; replaces the list."
+    )
+    augment: Augment | None = Field(None, description="Other than the spec's; merges over it.")
+    frontend: Frontend | None = Field(None, description="Other than the spec's; merges over it.")
 
 
 class Spec(Section):
@@ -38,18 +42,20 @@ class Spec(Section):
     c2f: Literal[1] = Field(description="Version of the language.")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder.")
     about: str = Field("", description="A sentence for readers.")
-    task: Literal["pretrain", "finetune"]
-    seed: int = Field(0, ge=0, lt=2**63)
-    seeds: list[int] | None = Field(None, min_length=2, description="A study: one child run for each seed.")
+    task: Literal["pretrain", "finetune"] = Field(description="Which command runs it: `c2f pretrain`, `c2f finetune`.")
+    seed: Seed = Field(0, description="Every draw of the run is a function of it.")
+    seeds: list[Seed] | None = Field(None, min_length=2, description="A study: one child run for each seed.")
     data: Data
     frontend: Frontend = Frontend()
     model: Model
-    objective: Objective
+    objective: Objective = Field(description="What the loss is: `eat` pre-trains, `classify` fine-tunes.")
     masks: Masks | None = None
-    teachers: list[Teacher] = Field([], max_length=1)
+    teachers: list[Teacher] = Field([], max_length=1, description="Who gives the targets: for `eat`, one EMA teacher.")
     augment: Augment = Augment()
     train: Train = Train()
-    compression: Compression = NoCompression(method="none")
+    compression: Compression = Field(
+        NoCompression(method="none"), description="Fewer time tokens, so a cheaper step; mostly given by phases."
+    )
     phases: list[Phase] = Field(
         min_length=1, description="In order; weights carry over, optimiser and schedule start afresh."
     )

@@ -16,11 +16,13 @@ class Evaluate(Section):
     """Scores of the validation data while training, and of the test data at the end."""
 
     metrics: list[Metric] | None = Field(
-        None, description="accuracy for one label per clip, map for several, if not given."
+        None, min_length=1, description="accuracy for one label per clip, map for several, if not given."
     )
     every: Length = Field(Length.parse("1 epochs"), description="How often the validation data are scored.")
     select: Metric | None = Field(
-        None, description="The metric that chooses the best checkpoint; the first of `metrics`."
+        None,
+        description="The metric that chooses the best checkpoint. Not given: the first of `metrics` where there are "
+        "validation clips, and none with a held-out fold.",
     )
     batch: int | None = Field(None, ge=1, description="Clips per forward pass; twice the training batch if not given.")
 
@@ -38,7 +40,7 @@ class Checkpoints(Section):
 class Tracking(Section):
     """Where metrics are mirrored to; `metrics.jsonl` in the run folder is the truth."""
 
-    kind: Literal["mlflow", "none"] = "mlflow"
+    kind: Literal["mlflow", "none"] = Field("mlflow", description="`none`: only the run folder.")
     uri: str | None = Field(None, description="MLFLOW_TRACKING_URI, or a SQLite store beside the runs, if not given.")
-    experiment: str = Field("c2ftool", min_length=1)
+    experiment: str = Field("c2ftool", min_length=1, description="Name of the MLflow experiment.")
     every: int = Field(10, ge=1, description="Steps between two lines of losses in metrics.jsonl and on the screen.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class EmaTeacher(Section):
     decay: float = Field(0.9998, gt=0, lt=1, description="Decay at the first step.")
     final_decay: float = Field(0.99999, gt=0, le=1, description="Decay after `over`, and from there on.")
     over: Length = Field(Length.parse("25 %"), description="Part of the phase over which the decay rises, linearly.")
-    layers: Literal["all"] | list[int] = Field(
+    layers: Literal["all"] | Annotated[list[int], Field(min_length=1)] = Field(
         "all", description="Blocks whose outputs are averaged to the target, from 0."
     )
 

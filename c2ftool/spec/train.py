@@ -17,9 +17,11 @@ class AdamW(Section):
 
     kind: Literal["adamw"]
     lr: float = Field(gt=0, description="Peak learning rate.")
-    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
+    betas: list[Beta] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="Decay of the first and of the second moment."
+    )
+    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(0.05, ge=0, description="Times the rate, of matrices.")
     layer_decay: float | None = Field(
         None,
         gt=0,
@@ -32,25 +34,25 @@ class Cosine(Section):
     """Linear warm-up to the peak, then a cosine to `min_lr`, per step."""
 
     kind: Literal["cosine"]
-    warmup: Length = Length.parse("0 steps")
-    min_lr: float = Field(0.0, ge=0)
+    warmup: Length = Field(Length.parse("0 steps"), description="Linear rise from 0; `%` is of the phase.")
+    min_lr: float = Field(0.0, ge=0, description="Rate at the end of the phase.")
 
 
 class Step(Section):
     """Linear warm-up, then the rate times `factor` at `start` and every `every` after it."""
 
     kind: Literal["step"]
-    warmup: Length = Length.parse("0 steps")
-    start: Length = Field(description="When the first factor is applied.")
-    every: Length
-    factor: float = Field(0.5, gt=0, lt=1)
+    warmup: Length = Field(Length.parse("0 steps"), description="Linear rise from 0; `%` is of the phase.")
+    start: Length = Field(description="When the first factor is applied; `%` is of the phase.")
+    every: Length = Field(description="Time between further factors.")
+    factor: float = Field(0.5, gt=0, lt=1, description="What the rate is multiplied by.")
 
 
 class Constant(Section):
     """Linear warm-up, then the peak rate to the end."""
 
     kind: Literal["constant"]
-    warmup: Length = Length.parse("0 steps")
+    warmup: Length = Field(Length.parse("0 steps"), description="Linear rise from 0; `%` is of the phase.")
 
 
 Optimizer = AdamW
@@ -61,8 +63,8 @@ class TrainPart(Section):
     """What a phase may repeat of `train`."""
 
     batch: int | None = Field(None, ge=1, description="Clips per optimiser step, over all devices.")
-    optimizer: Optimizer | None = None
-    schedule: Schedule | None = None
+    optimizer: Optimizer | None = Field(None, description="How gradients become updates.")
+    schedule: Schedule | None = Field(None, description="The learning rate over the steps of a phase.")
     clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; no clipping if not given.")
 
 
@@ -70,8 +72,10 @@ class Train(TrainPart):
     """Defaults of every phase, and what holds for the whole run."""
 
     batch: int = Field(32, ge=1, description="Clips per optimiser step, over all devices.")
-    optimizer: Optimizer = AdamW(kind="adamw", lr=5e-4)
-    schedule: Schedule = Cosine(kind="cosine")
+    optimizer: Optimizer = Field(AdamW(kind="adamw", lr=5e-4), description="How gradients become updates.")
+    schedule: Schedule = Field(
+        Cosine(kind="cosine"), description="The learning rate over the steps of a phase: cosine, step or constant."
+    )
     micro_batch: int | None = Field(
         None, ge=1, description="Clips per forward pass on a device; the losses do not depend on it."
     )
