@@ -82,6 +82,8 @@ class Loop:
             self.clock.enter(index)
         self._enter(index, phase)
         first = self.clock.step
+        if first == phase.steps:
+            return  # a finished run that was resumed
         loader = self._loader(index, phase)
         batches = loader.steps(first, phase.steps)
         try:
@@ -92,13 +94,12 @@ class Loop:
         finally:
             batches.close()  # type: ignore[attr-defined]
         self.reporter.phase_ended(self.clock)
-        if self.device.main and first < phase.steps:
+        if self.device.main:
             self.checkpoints.save_weights(phase.name, self._weights(), self._record())
         if index + 1 < len(self.resolved.phases):
             self.clock.enter(index + 1)
             self._optimizer = None  # the next phase starts with a fresh optimiser
-        if first < phase.steps:
-            self.save()
+        self.save()
 
     def _enter(self, index: int, phase: ResolvedPhase) -> None:
         self.objective.begin_phase(phase, index)

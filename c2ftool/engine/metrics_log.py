@@ -18,6 +18,7 @@ from typing import Any
 from c2ftool.files import translate_failure, write_atomically
 
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps would make one for each line
 
 
 class MetricsLog:
@@ -35,9 +36,12 @@ class MetricsLog:
     def write(self, kind: str, step: int, phase: str, values: dict[str, float]) -> dict[str, Any]:
         """Append a line; returns its entry."""
         entry = {"time": int(time.time() * 1000), "step": step, "phase": phase, "kind": kind, "values": values}
-        with translate_failure(self.path):
+        try:  # plainly: this is done in every step, and entering a context costs as much as the encoding
             self._file.write(_line(entry))
             self._file.flush()
+        except OSError:
+            with translate_failure(self.path):
+                raise
         return entry
 
     def sync(self) -> None:
@@ -55,11 +59,10 @@ def _belongs(entry: dict[str, Any], step: int) -> bool:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    values = {
-        name: value if math.isfinite(value) else ("nan" if math.isnan(value) else "inf" if value > 0 else "-inf")
-        for name, value in entry["values"].items()
-    }
-    return json.dumps(entry | {"values": values}, allow_nan=False) + "\n"
+    if not all(map(math.isfinite, entry["values"].values())):
+        values = {name: value if math.isfinite(value) else str(value) for name, value in entry["values"].items()}
+        entry = entry | {"values": values}
+    return _encode(entry) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -67,14 +70,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     if not path.exists():
         return entries
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entries.append(parse_line(line))
+        except ValueError:
             break
-        entry["values"] = {k: _WORDS[v] if isinstance(v, str) else v for k, v in entry["values"].items()}
-        entries.append(entry)
     return entries
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The entry of a line, its words for values that are not finite turned back. Raises ValueError for a torn line."""
+    entry = json.loads(line)
+    entry["values"] = {k: _WORDS[v] if isinstance(v, str) else v for k, v in entry["values"].items()}
+    return entry
 
 
 def curves(entries: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:

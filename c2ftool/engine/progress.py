@@ -8,7 +8,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 
-_WARM = 10  # first steps of a session that say nothing about speed
+from c2ftool.files import translate_failure
+
+_WARM = 10  # first steps of a session or phase that say nothing about speed
 _EVERY = 10.0  # seconds between plain lines
 
 
@@ -18,17 +20,22 @@ class Progress:
     def __init__(self, log: Path | None, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._log = log.open("a", encoding="utf-8") if log is not None else None
+        self._log: TextIO | None = None
+        if log is not None:
+            with translate_failure(log):
+                self._log = log.open("a", encoding="utf-8")
         self._live: Any = None
         self._recent: deque[tuple[float, float, int]] = deque(maxlen=100)  # seconds, waited, clips of a step
         self._seen = 0
+        self._phase = ""
         self._said = 0.0
 
     def say(self, text: str) -> None:
         """A line for people."""
         if self._log is not None:
-            self._log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
-            self._log.flush()
+            with translate_failure(Path(self._log.name)):
+                self._log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
+                self._log.flush()
         if self._quiet:
             return
         if self._live is not None:
@@ -44,6 +51,9 @@ class Progress:
 
     def show(self, phase: str, at: str, step: int, steps: int, left: int, values: dict[str, float]) -> None:
         """The state of the run: phase name and number, step of steps, steps left in the run, values."""
+        if phase != self._phase:  # its steps cost something else
+            self._phase, self._seen = phase, 0
+            self._recent.clear()
         if self._quiet:
             return
         text = self._text(phase, at, step, steps, left, values)
@@ -105,4 +115,5 @@ def _gigabytes() -> float:
         return torch.cuda.max_memory_allocated() / 1e9
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

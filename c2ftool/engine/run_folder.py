@@ -13,18 +13,21 @@ import contextlib
 import json
 import os
 import socket
-import time
+import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from c2ftool import __version__
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.files import lock, translate_failure, write_atomically
-from c2ftool.spec.resolve import as_data, read_resolved, resolved_hash, resolved_yaml
+from c2ftool.spec.resolve import FREE, as_data, read_resolved, resolved_hash, resolved_yaml
 from c2ftool.spec.resolved import Resolved
 
 RECORD = "run.json"
+# what a process killed while it made the folder may have left there
+_BEGUN = ("spec.yaml", "resolved.yaml", "checkpoints", "log.txt", "metrics.jsonl")
 
 
 class RunFolder:
@@ -42,8 +45,11 @@ class RunFolder:
         return json.loads((self.path / RECORD).read_text())
 
     def update(self, **values: Any) -> None:
-        """Change entries of run.json."""
-        write_atomically(self.path / RECORD, json.dumps(self.record | values, indent=1) + "\n")
+        """Change entries of run.json. A state that ends a session is dated."""
+        record = self.record | values
+        if values.get("state", "running") != "running":
+            record["ended"] = record["sessions"][-1]["end"] = _now()
+        write_atomically(self.path / RECORD, json.dumps(record, indent=1) + "\n")
 
     def mark_interrupted(self, why: str, step: int) -> None:
         """Leave the marker that a stopped run waits to be resumed; launchers that swallow exit codes read it."""
@@ -67,11 +73,16 @@ def open_run(
     with lock(path / ".lock"):
         folder = RunFolder(path)
         there = (path / RECORD).exists()
-        others = [p.name for p in path.iterdir() if p.name != ".lock"]
+        others = [p.name for p in path.iterdir() if p.name != ".lock" and not p.name.endswith(".partial")]
         if others and not resume:
             raise UsageError(
                 f"there is a run in {path}" if there else f"{path} is not empty",
                 cure="Go on with it: --resume.  Start another: --run NAME, or remove the folder.",
+            )
+        if foreign := [name for name in others if not there and name not in _BEGUN]:
+            raise UsageError(
+                f"{path} holds no run to go on with, but {', '.join(sorted(foreign)[:3])}",
+                cure="Choose another name: --run NAME, or remove the folder.",
             )
         session = {"start": _now(), "host": socket.gethostname(), **info}
         digest = resolved_hash(resolved)
@@ -124,26 +135,33 @@ def _differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
         return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{path}.{k}" if path else k)]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in _differences(x, y, f"{path}.{i}")]
-    ignored = ("name", "about") if "." not in path else ()
-    return [] if a == b or path in ignored else [(path, a, b)]
+    return [] if a == b or path.partition(".")[0] in FREE else [(path, a, b)]
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    """The time in UTC, to be compared as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def all_runs(root: Path) -> list[Path]:
-    """The folders of all runs below the root, children of studies included, oldest first by their last change."""
-    if not root.is_dir():
-        return []
+    """The folders of all runs below the root, children of studies included, the longest ended first."""
     found = [p.parent for p in [*root.glob(f"*/{RECORD}"), *root.glob(f"*/*/{RECORD}")]]
-    return sorted(found, key=lambda p: (p / RECORD).stat().st_mtime)
+    return sorted(found, key=lambda p: _state(p)[1])
+
+
+def _state(path: Path) -> tuple[str, str]:
+    """(state, when it ended or began) of a run; blanks where run.json cannot be read."""
+    try:
+        record = json.loads((path / RECORD).read_text())
+        return record["state"], record.get("ended", record["created"])
+    except (OSError, ValueError, KeyError):
+        return "", ""
 
 
 def newest_finished(root: Path) -> Path:
     """The run, or the study, that finished last. Raises MissingError where there is none."""
     for path in reversed(all_runs(root)):
-        if json.loads((path / RECORD).read_text()).get("state") == "finished":
+        if _state(path)[0] == "finished":
             return path.parent if (path.parent / "study.json").exists() else path
     raise MissingError(f"no finished run in {root}", cure="Name one, or train one: c2f pretrain specs/eat.yaml")
 
@@ -158,9 +176,21 @@ def find_run(reference: str, root: Path) -> Path:
 
 
 def machine() -> dict[str, Any]:
-    """What run.json says of the machine."""
+    """What run.json says of the machine, and of the code where that is a git checkout."""
     import platform
 
     import torch
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "pid": os.getpid()}
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "pid": os.getpid()}
+    commit = _commit(Path(__file__).resolve().parents[2])
+    return versions | ({"git": commit} if commit else {})
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of a checkout, with `-dirty` behind it where files were changed; None where there is no checkout."""
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None

@@ -29,32 +29,32 @@ class LogMel(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, frames, mels) float32 of (B, S) int16 or float waveforms in [-1, 1] with (B,) valid samples each.
 
-        A clip's mean is removed over its own samples; what lies beyond its length is never looked at.
+        A clip's mean is removed over its own samples, as far as the frames reach; what lies beyond its length changes
+        nothing, nor do the other clips.
         """
         spec = self.spec
-        with torch.autocast(waveforms.device.type, enabled=False):
-            clips = waveforms[:, : spec.samples]
-            lengths = lengths.clamp(max=clips.shape[1])
-            inside = torch.arange(clips.shape[1], device=clips.device) < lengths[:, None]
-            scale = 1.0 / 32768 if clips.dtype == torch.int16 else 1.0
-            clips = clips.float() * scale
-            sums = torch.where(inside, clips, 0).sum(1, dtype=torch.float64)
-            means = (sums / lengths.clamp(min=1)).float()
-            clips = torch.where(inside, clips - means[:, None], 0)
-            mel = log_mel(
-                clips,
-                sample_rate=spec.sample_rate,
-                mels=spec.mels,
-                frame_length=spec.frame_length,
-                hop=spec.hop,
-                window=spec.window,
-            )[:, : spec.frames]
-            valid = torch.where(lengths < spec.frame_length, 0, 1 + (lengths - spec.frame_length) // spec.hop)
-            mel = torch.where((torch.arange(mel.shape[1], device=mel.device) < valid[:, None])[..., None], mel, 0)
-            missing = spec.frames - mel.shape[1]
-            if missing > 0:
-                mel = nn.functional.pad(mel, (0, 0, 0, missing))
-            return (mel - spec.mean) / (2 * spec.std)
+        clips = waveforms[:, : spec.samples]
+        lengths = lengths.clamp(max=clips.shape[1])
+        inside = torch.arange(clips.shape[1], device=clips.device) < lengths[:, None]
+        clips = torch.where(inside, clips, 0)
+        whole = clips.dtype == torch.int16
+        scale = 1.0 / 32768 if whole else 1.0
+        sums = clips.sum(1, dtype=torch.int64 if whole else torch.float64)
+        means = (sums.double() * scale / lengths.clamp(min=1)).float()
+        mel = log_mel(
+            clips.float().mul_(scale).sub_(means[:, None]),
+            sample_rate=spec.sample_rate,
+            mels=spec.mels,
+            frame_length=spec.frame_length,
+            hop=spec.hop,
+            window=spec.window,
+        )
+        # frames that reach beyond a clip's end are none of its own
+        valid = torch.where(lengths < spec.frame_length, 0, 1 + (lengths - spec.frame_length) // spec.hop)
+        mel.masked_fill_((torch.arange(mel.shape[1], device=mel.device) >= valid[:, None])[..., None], 0.0)
+        if mel.shape[1] < spec.frames:
+            mel = nn.functional.pad(mel, (0, 0, 0, spec.frames - mel.shape[1]))
+        return mel.sub_(spec.mean).div_(2 * spec.std)
 
 
 def build_frontend(spec: ResolvedFrontend) -> LogMel:

@@ -11,6 +11,8 @@ from torch import Tensor
 from c2ftool.draws import Draw
 from c2ftool.spec.masks import InverseBlock
 
+_RANK_BITS = 24
+
 
 def visible_count(tokens: int, ratio: float) -> int:
     """Tokens left visible: int(L (1 - ratio)), exact in decimals (0.2 of 5 is 1), and at least one."""
@@ -29,21 +31,19 @@ def inverse_block(grid: tuple[int, int], spec: InverseBlock, draw: Draw) -> Tens
     clamped at the borders, so blocks there pile up on the edge. Then kept tokens are brought to V: a surplus is dropped
     at random, a deficit filled with random single tokens. With several block shapes all clones of a clip share one.
     """
-    time, frequency = grid
-    tokens = time * frequency
-    keep = visible_count(tokens, spec.ratio)
+    tokens = grid[0] * grid[1]
     shapes = [(b[0], b[1]) for b in spec.blocks or [spec.block]]
-    kept = torch.zeros(len(draw.rows), tokens, dtype=torch.bool, device=draw.rows.device)
-    if len(shapes) == 1:
-        kept = _blocks(grid, shapes[0], spec, draw)
-    else:
+    kept = _blocks(grid, shapes[0], spec, draw)
+    if len(shapes) > 1:
         clips = Draw(draw.seed, draw.phase, draw.step, draw.rows // spec.clones)
         choice = clips.integers("mask.shape", len(shapes))
-        for number, shape in enumerate(shapes):
+        for number, shape in enumerate(shapes[1:], start=1):
             kept = torch.where((choice == number)[:, None], _blocks(grid, shape, spec, draw), kept)
-    # kept tokens rank above the others, at random among themselves: the first V are what stays visible
-    rank = draw.uniform("mask.rank", tokens) + kept
-    return rank.topk(keep, dim=1, sorted=False).indices.sort(dim=1).values
+    # kept tokens rank above the others, at random among themselves: the first V are what stays visible. The token's own
+    # number parts equal draws, which selection would otherwise order as it likes, differently on each device.
+    rank = draw.integers("mask.rank", 2**_RANK_BITS, tokens) + (kept.long() << _RANK_BITS)
+    rank = rank * tokens + torch.arange(tokens, device=rank.device)
+    return rank.topk(visible_count(tokens, spec.ratio), dim=1, sorted=False).indices.sort(dim=1).values
 
 
 def _blocks(grid: tuple[int, int], shape: tuple[int, int], spec: InverseBlock, draw: Draw) -> Tensor:

@@ -38,8 +38,8 @@ _EAT = "Chen et al., IJCAI 2024"
 BACKBONES: dict[str, Backbone] = {
     b.name: b
     for b in (
-        Backbone("eat_micro", "eat", 96, 4, 3, about="for tests and tiny data"),
-        Backbone("eat_tiny", "eat", 192, 6, 3, about="for a CPU and the demo"),
+        Backbone("eat_tiny", "eat", 96, 4, 3, about="for a CPU, the demo and tests"),
+        Backbone("eat_mini", "eat", 192, 6, 3, about="for a laptop"),
         Backbone("eat_small", "eat", 384, 12, 6, about="for one small GPU"),
         Backbone("eat_base", "eat", 768, 12, 12, about=f"as published ({_EAT})"),
         Backbone("eat_large", "eat", 1024, 24, 16, about=f"as published ({_EAT})"),

@@ -212,10 +212,14 @@ def resolved_yaml(resolved: Resolved) -> str:
     return yaml.safe_dump(as_data(resolved), sort_keys=False, allow_unicode=True, width=120)
 
 
+# What does not decide a run's numbers, and so may differ when it is resumed.
+FREE = ("name", "about", "tracking", "checkpoints", "workers", "micro_batch")
+
+
 def resolved_hash(resolved: Resolved) -> str:
     """The first 12 digits of the SHA-256 over what decides a run's numbers: not its name, prose, or reporting."""
     data = as_data(resolved)
-    for key in ("name", "about", "tracking", "checkpoints", "workers", "micro_batch"):
+    for key in FREE:
         del data[key]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 

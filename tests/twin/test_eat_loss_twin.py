@@ -13,7 +13,7 @@ from c2ftool.spec import objective as spec_objective
 from c2ftool.spec.model import Model
 from c2ftool.spec.resolved import ResolvedFrontend, ResolvedTeacher
 
-WIDTH, DEPTH, HEADS, PATCH = 96, 4, 3, 16  # eat_micro
+WIDTH, DEPTH, HEADS, PATCH = 96, 4, 3, 16  # eat_tiny
 Weights = dict[str, Tensor]
 
 
@@ -131,7 +131,7 @@ def test_losses_and_gradients_are_the_plain_twins(frames, mels, layers):
         mean=0, std=1,
     )  # fmt: skip
     spec = spec_objective.Eat(kind="eat", decoder=spec_objective.Decoder(layers=2, groups=8))
-    student = EatStudent(Model(backbone="eat_micro"), frontend, spec)
+    student = EatStudent(Model(backbone="eat_tiny"), frontend, spec)
     initialise(student, 1)
     objective = EatObjective(student, spec)
     objective._teacher = EmaTeacher(student.backbone)

@@ -89,7 +89,7 @@ def server(monkeypatch, tmp_path):
 
 
 def record(*sources: Source) -> PublicWeights:
-    return PublicWeights("test", "eat", "eat_micro", "pretrained", "", sources)
+    return PublicWeights("test", "eat", "eat_tiny", "pretrained", "", sources)
 
 
 def source(server: Server, sha256: str | None = HASH, file: str = "test.pt") -> Source:

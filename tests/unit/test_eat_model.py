@@ -24,7 +24,7 @@ from c2ftool.spec.model import ClipHead, Model
 from c2ftool.spec.resolved import ResolvedFrontend
 
 CPU = torch.device("cpu")
-MICRO = BACKBONES["eat_micro"]
+MICRO = BACKBONES["eat_tiny"]
 FRONTEND = ResolvedFrontend(
     kind="kaldi", sample_rate=16_000, mels=128, window="hanning", frame_length=400, hop=160, frames=96, mean=-4, std=4
 )  # fmt: skip
@@ -201,7 +201,7 @@ def test_first_weights_are_a_function_of_the_seed_alone():
 
 
 def test_an_encoder_starts_alike_by_itself_in_a_classifier_and_in_a_student():
-    model = Model(backbone="eat_micro", head=ClipHead(kind="clip"))
+    model = Model(backbone="eat_tiny", head=ClipHead(kind="clip"))
     classifier = build_classifier(model, FRONTEND, 5)
     student = EatStudent(model, FRONTEND, spec_objective.Eat(kind="eat"))
     initialise(classifier, 3)
@@ -213,7 +213,7 @@ def test_an_encoder_starts_alike_by_itself_in_a_classifier_and_in_a_student():
 
 
 def test_first_weights_follow_the_published_rules():
-    model = Model(backbone="eat_tiny", head=ClipHead(kind="clip"))
+    model = Model(backbone="eat_mini", head=ClipHead(kind="clip"))
     backbone = build_backbone(model, FRONTEND)
     initialise(backbone, 0)
     for name, value in backbone.state_dict().items():
@@ -255,7 +255,7 @@ def test_every_weight_learns():
 
 def test_layer_of_names_blocks_of_the_encoder_only():
     names = dict(
-        build_classifier(Model(backbone="eat_micro", head=ClipHead(kind="clip")), FRONTEND, 3).named_parameters()
+        build_classifier(Model(backbone="eat_tiny", head=ClipHead(kind="clip")), FRONTEND, 3).named_parameters()
     )
     layers = {name: layer_of(name) for name in names}
     assert layers["backbone.blocks.3.mlp.fc2.bias"] == 3
@@ -300,6 +300,6 @@ def test_decoder_shapes_that_cannot_work_are_refused():
 
 
 def test_an_unknown_family_is_refused(monkeypatch):
-    monkeypatch.setitem(BACKBONES, "eat_micro", dataclasses.replace(MICRO, family="other"))
+    monkeypatch.setitem(BACKBONES, "eat_tiny", dataclasses.replace(MICRO, family="other"))
     with pytest.raises(ValueError, match="unknown family 'other'"):
-        build_backbone(Model(backbone="eat_micro"), FRONTEND)
+        build_backbone(Model(backbone="eat_tiny"), FRONTEND)

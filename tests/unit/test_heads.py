@@ -78,8 +78,8 @@ def test_classifier_has_the_documented_names_and_needs_a_head():
         kind="kaldi", sample_rate=16_000, mels=64, window="hanning", frame_length=400, hop=160, frames=32, mean=0, std=1
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"model\.head"):
-        build_classifier(spec_model.Model(backbone="eat_micro"), frontend, 4)
-    model = spec_model.Model(backbone="eat_micro", head=spec_model.ClipHead(kind="clip", pool="mean"))
+        build_classifier(spec_model.Model(backbone="eat_tiny"), frontend, 4)
+    model = spec_model.Model(backbone="eat_tiny", head=spec_model.ClipHead(kind="clip", pool="mean"))
     classifier = build_classifier(model, frontend, 4)
     initialise(classifier, 0)
     assert classifier(torch.randn(2, 32, 64)).shape == (2, 4)

@@ -22,7 +22,7 @@ task: pretrain
 seed: 1
 data: {dataset: demo}
 frontend: {frames: 80, mels: 64}
-model: {backbone: eat_micro}
+model: {backbone: eat_tiny}
 objective: {kind: eat, decoder: {layers: 2}, collapse: {after: 5 steps}}
 masks: {kind: inverse_block, clones: 3, block: [2, 2]}
 teachers: [{kind: ema, decay: 0.9, final_decay: 0.99, over: 10 steps}]
@@ -38,7 +38,7 @@ task: finetune
 seed: 1
 data: {dataset: demo}
 frontend: {frames: 32, mels: 64}
-model: {backbone: eat_micro, head: {kind: clip}}
+model: {backbone: eat_tiny, head: {kind: clip}}
 objective: {kind: classify, loss: bce}
 train: {batch: 4}
 phases: [{name: only, length: 20 steps}]

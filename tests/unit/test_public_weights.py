@@ -19,7 +19,7 @@ from c2ftool.models.public.records import PUBLIC_WEIGHTS
 from c2ftool.spec.backbones import BACKBONES
 
 IMAGE = "modality_encoders.IMAGE."
-WIDTH, DEPTH, CLASSES = 96, 4, 7  # eat_micro
+WIDTH, DEPTH, CLASSES = 96, 4, 7  # eat_tiny
 
 
 def filled(name: str, *shape: int) -> torch.Tensor:
@@ -126,7 +126,7 @@ def test_pretrained_file_loads_whole_and_goes_back_bit_by_bit(tmp_path):
     assert "model" in read.wrapper
     adapted = to_native(read.tensors)
     report = adapted.report
-    assert report.clean and report.backbone == "eat_micro" and report.layout == "pre-trained EAT"
+    assert report.clean and report.backbone == "eat_tiny" and report.layout == "pre-trained EAT"
     assert len(report.loaded) + len(report.ignored) == len(read.tensors)
     assert list(report.ignored) == [f"{IMAGE}fixed_positional_encoder.positions"]
     assert set(report.ignored.values()) == {"positions are recomputed"}

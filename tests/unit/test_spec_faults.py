@@ -20,7 +20,7 @@ c2f: 1
 name: base
 task: finetune
 data: {dataset: sounds, valid: [valid], colour: red}
-model: {backbone: eat_micro, head: {kind: clip}}
+model: {backbone: eat_tiny, head: {kind: clip}}
 objective: {kind: classify, loss: bce}
 train:
   batch: 8
@@ -98,14 +98,14 @@ x.yaml:9:22: evaluate.metrics[0] cannot be 'acuracy'
 argument 2: train.optimizer.lr=fast: train.optimizer.lr must be a number, not 'fast'
 
 argument 3: model.backbone=eat_mikro: model.backbone: unknown backbone 'eat_mikro'
-    did you mean "eat_micro"?  (known: eat_micro, eat_tiny, eat_small, eat_base, eat_large)
+    did you mean "eat_mini"?  (known: eat_tiny, eat_mini, eat_small, eat_base, eat_large)
 
 9 faults found; nothing was run."""
     )
 
 
 def test_a_missing_key_points_at_its_mapping(folder):
-    text = faults("c2f: 1\nname: x\ntask: pretrain\ndata: {}\nmodel: {backbone: eat_micro}\nphases: []\n")
+    text = faults("c2f: 1\nname: x\ntask: pretrain\ndata: {}\nmodel: {backbone: eat_tiny}\nphases: []\n")
     assert 'x.yaml:4:1: data needs the key "dataset"\n    4 | data: {}\n      | ^^^^\n    known: classes, crop' in text
     assert 'x.yaml:1:1: the spec needs the key "objective"' in text
     assert "x.yaml:6:9: phases must have at least 1 item, not 0" in text

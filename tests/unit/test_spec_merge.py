@@ -12,7 +12,7 @@ c2f: 1
 name: base
 task: pretrain
 data: {dataset: sounds, train: [train, more], min_length: 0.5 s}
-model: {backbone: eat_micro}
+model: {backbone: eat_tiny}
 objective: {kind: eat, decoder: {layers: 2, groups: 8}}
 masks: {kind: inverse_block, ratio: 0.7, clones: 4}
 teachers: [{kind: ema, decay: 0.99}]

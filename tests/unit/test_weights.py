@@ -28,8 +28,8 @@ from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.model import ClipHead
 from c2ftool.spec.objective import Decoder
 
-MICRO = BACKBONES["eat_micro"]
-RECORD = {"backbone": "eat_micro", "classes": ["a", "ü"], "task": "finetune", "step": 12, "frontend": {"mean": -4.2}}
+MICRO = BACKBONES["eat_tiny"]
+RECORD = {"backbone": "eat_tiny", "classes": ["a", "ü"], "task": "finetune", "step": 12, "frontend": {"mean": -4.2}}
 
 
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -100,7 +100,7 @@ def test_weights_of_another_shape_are_refused_with_both_shapes():
 
 
 def test_many_misfits_are_listed_up_to_eight():
-    tiny = Eat(BACKBONES["eat_tiny"], 128)
+    tiny = Eat(BACKBONES["eat_mini"], 128)
     with pytest.raises(DataError) as caught:
         load_into(tiny, Eat(MICRO, 128).state_dict(), where="x")
     lines = [line for line in caught.value.message.splitlines() if "in the model" in line]
@@ -115,7 +115,7 @@ def test_our_files_and_published_ones_start_a_model_alike(tmp_path):
     torch.save({"args": None, "cfg": None, "model": public}, tmp_path / "public.pt")
     theirs = starting_weights(tmp_path / "public.pt")
     assert ours.record == RECORD and theirs.record is None
-    assert ours.backbone_name == theirs.backbone_name == "eat_micro"
+    assert ours.backbone_name == theirs.backbone_name == "eat_tiny"
     for mine, other in ((ours.backbone, theirs.backbone), (ours.head, theirs.head)):
         assert mine is not None and other is not None and mine.keys() == other.keys()
         assert all(torch.equal(mine[n], other[n]) for n in mine)

@@ -1,0 +1,197 @@
+"""Augmentation: what each kind does to a clip, from counted draws, whatever batch the clip is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torchaudio.functional
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from c2ftool.augment.build import Augmentations
+from c2ftool.augment.mixup import mixup
+from c2ftool.augment.spectrogram import noise, spec_augment
+from c2ftool.augment.waveform import roll
+from c2ftool.draws import Draw
+from c2ftool.spec.augment import Augment, Mixup, Noise, Roll, SpecAugment
+
+
+def draw(rows: int = 6, step: int = 0) -> Draw:
+    return Draw(1, 0, step, torch.arange(rows))
+
+
+def waveforms(clips: int = 6, samples: int = 500) -> Tensor:
+    return torch.randint(-20_000, 20_000, (clips, samples), generator=torch.Generator().manual_seed(2)).to(torch.int16)
+
+
+def features(clips: int = 6, frames: int = 40, mels: int = 24) -> Tensor:
+    return torch.randn(clips, frames, mels, generator=torch.Generator().manual_seed(3))
+
+
+LENGTHS = torch.tensor([500, 321, 2, 1, 0, 499])
+
+
+# --- roll -------------------------------------------------------------------------------------------------------------
+
+
+def test_each_clip_is_rolled_within_its_own_length() -> None:
+    given_ = waveforms()
+    rolled = roll(given_, LENGTHS, Roll(gain=False), draw())
+    share = draw().uniform("augment.roll.offset").double()
+    for clip, out, length, part in zip(given_, rolled, LENGTHS.tolist(), share.tolist(), strict=True):
+        assert torch.equal(out[:length], clip[:length].float().roll(int(part * length)) / 32768)
+        assert not out[length:].any()
+
+
+def test_the_offset_reaches_all_of_the_clip() -> None:
+    impulse = torch.zeros(3000, 8)
+    impulse[:, 0] = 1
+    rolled = roll(impulse, torch.full((3000,), 8), Roll(gain=False), draw(3000))
+    places = torch.bincount(rolled.argmax(1), minlength=8)
+    assert places.min() > 300 and places.sum() == 3000
+
+
+def test_the_gain_is_between_a_half_and_one_and_a_half_about_one() -> None:
+    gains = roll(torch.ones(2000, 3), torch.full((2000,), 3), Roll(), draw(2000))
+    assert torch.equal(gains[:, 0], gains[:, 2])  # one gain for a clip
+    assert gains.min() > 0.5 and gains.max() < 1.5
+    assert gains[:, 0].mean() == pytest.approx(1, abs=0.01)
+    assert gains[:, 0].std() == pytest.approx(0.109, abs=0.006)  # of Beta(10, 10)
+
+
+def test_int16_and_float_waveforms_are_rolled_alike() -> None:
+    whole = waveforms()
+    assert torch.equal(roll(whole, LENGTHS, Roll(), draw()), roll(whole.float() / 32768, LENGTHS, Roll(), draw()))
+
+
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_positive_and_no_stronger_than_asked() -> None:
+    given_ = features(200)
+    added = noise(given_, Noise(strength=0.1, shift=0), 1, draw(200)) - given_
+    assert added.min() >= -1e-6 and added.max() < 0.1 + 1e-6
+    strengths = added.amax((1, 2))
+    assert strengths.min() < 0.01 and strengths.max() > 0.09  # a strength for each clip, U(0, 1) x 0.1
+    within = added / strengths[:, None, None]
+    assert within.mean() == pytest.approx(0.5, abs=0.01)  # uniform inside a clip
+
+
+@pytest.mark.parametrize(("shift", "factor", "reach"), [(10, 1, 10), (10, 2, 5), (10, 4, 3), (3, 16, 1)])
+def test_frames_shift_in_a_circle_by_minus_n_to_n_less_one(shift: int, factor: int, reach: int) -> None:
+    given_ = torch.arange(40.0).repeat(400, 1)[..., None].expand(-1, -1, 3)
+    shifted = noise(given_, Noise(strength=0.0, shift=shift), factor, draw(400))
+    seen = set()
+    for out in shifted:
+        by = int((torch.arange(40) - out[:, 0].long())[20])
+        assert torch.equal(out, given_[0].roll(by, 0))
+        seen.add(by)
+    assert seen == set(range(-reach, reach))
+
+
+def test_no_noise_and_no_shift_change_nothing() -> None:
+    assert torch.equal(noise(features(), Noise(strength=0, shift=0), 1, draw()), features())
+
+
+# --- mixup ------------------------------------------------------------------------------------------------------------
+
+
+def test_mixup_pairs_a_clip_with_its_mirror_by_one_share() -> None:
+    x, y = features(), torch.eye(6)
+    mixed, targets = mixup(x, y, Mixup(alpha=0.8, probability=1.0), draw())
+    share = draw().beta_once("augment.mixup.lambda", 0.8, 0.8)
+    assert 0 < share < 1
+    for clip in range(6):
+        assert torch.allclose(mixed[clip], share * x[clip] + (1 - share) * x[5 - clip], atol=1e-6)
+        assert targets[clip, clip] == pytest.approx(share) and targets[clip, 5 - clip] == pytest.approx(1 - share)
+    assert torch.allclose(targets.sum(1), torch.ones(6))
+
+
+def test_mixup_leaves_the_stated_share_of_steps_alone() -> None:
+    x, y = features(2), torch.eye(2)
+    mixed = [not torch.equal(mixup(x, y, Mixup(probability=0.9), draw(2, step))[0], x) for step in range(1000)]
+    assert sum(mixed) / 1000 == pytest.approx(0.9, abs=0.03)
+    assert torch.equal(mixup(x, y, Mixup(probability=0.0), draw(2))[1], y)
+
+
+def test_an_odd_batch_cannot_be_mixed() -> None:
+    with pytest.raises(ValueError, match="even batch, not 5 clips"):
+        mixup(features(5), torch.eye(5), Mixup(), draw(5))
+
+
+# --- SpecAugment ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    frames=st.integers(1, 130), mels=st.integers(1, 64), frequency=st.floats(0, 0.99), time=st.floats(0, 0.99),
+    step=st.integers(0, 10_000),
+)  # fmt: skip
+def test_masks_are_torchaudios_for_the_same_draws(
+    frames: int, mels: int, frequency: float, time: float, step: int
+) -> None:
+    x = features(5, frames, mels) + 10
+    ours = spec_augment(x, SpecAugment(frequency=frequency, time=time), draw(5, step))
+    drawn = draw(5, step).uniform("augment.spec.frequency", 2), draw(5, step).uniform("augment.spec.time", 2)
+
+    def feed(values: Tensor) -> Callable[..., Tensor]:
+        columns: Iterator[Tensor] = iter(values.T[:, :, None])
+        return lambda *_, **__: next(columns)
+
+    theirs = x[:, None].transpose(2, 3)  # (clips, channel, mels, frames)
+    with pytest.MonkeyPatch.context() as patch:
+        for axis, share, values in ((2, frequency, drawn[0]), (3, time, drawn[1])):
+            patch.setattr(torch, "rand", feed(values))
+            theirs = torchaudio.functional.mask_along_axis_iid(theirs, int(share * theirs.shape[axis]), 0.0, axis)
+    assert torch.equal(ours, theirs[:, 0].transpose(1, 2))
+
+
+def test_masks_differ_between_clips_and_stay_within_their_share() -> None:
+    out = spec_augment(features(300) + 10, SpecAugment(frequency=0.25, time=0.3), draw(300))
+    bands = (out == 0).all(1).sum(1)
+    frames = (out == 0).all(2).sum(1)
+    assert set(bands.tolist()) == set(range(6)) and set(frames.tolist()) == set(range(12))  # floor of U(0, 6), U(0, 12)
+
+
+# --- all together -----------------------------------------------------------------------------------------------------
+
+EVERYTHING = Augment(roll=Roll(), noise=Noise(), mixup=None, spec_augment=SpecAugment())
+
+
+def test_a_clip_is_changed_the_same_in_any_part_of_the_batch() -> None:
+    augment = Augmentations(EVERYTHING)
+    whole = augment.waveforms(waveforms(), LENGTHS, draw()), augment.features(features(), None, draw())[0]
+    for part in (slice(0, 1), slice(2, 6)):
+        some = draw().select(part)
+        assert torch.equal(augment.waveforms(waveforms()[part], LENGTHS[part], some), whole[0][part])
+        assert torch.equal(augment.features(features()[part], None, some)[0], whole[1][part])
+
+
+def test_each_step_draws_anew() -> None:
+    augment = Augmentations(EVERYTHING)
+    first, second = (augment.features(features(), None, draw(step=step))[0] for step in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_the_order_is_noise_mixup_masks() -> None:
+    spec = EVERYTHING.model_copy(update={"mixup": Mixup(probability=1.0)})
+    out, targets = Augmentations(spec, factor=2).features(features(), torch.eye(6), draw())
+    expected, mixed = mixup(noise(features(), Noise(), 2, draw()), torch.eye(6), Mixup(probability=1.0), draw())
+    assert torch.equal(out, spec_augment(expected, SpecAugment(), draw()))
+    assert targets is not None and torch.equal(targets, mixed)
+
+
+def test_what_is_not_named_is_off() -> None:
+    augment = Augmentations(Augment())
+    same, labels = augment.features(features(), torch.eye(6), draw())
+    assert torch.equal(same, features()) and labels is not None and torch.equal(labels, torch.eye(6))
+    assert augment.waveforms(waveforms(), LENGTHS, draw()).dtype == torch.int16
+    assert torch.equal(augment.waveforms(waveforms(), LENGTHS, draw()), waveforms())
+
+
+def test_clips_without_labels_are_not_mixed() -> None:
+    same, labels = Augmentations(Augment(mixup=Mixup(probability=1.0))).features(features(), None, draw())
+    assert torch.equal(same, features()) and labels is None
