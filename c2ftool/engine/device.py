@@ -6,6 +6,7 @@ compile the blocks, wrap for data parallelism. Nothing else in c2ftool names CUD
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -140,13 +141,17 @@ def place(objective: nn.Module, device: Device) -> nn.Module:
                 module.compile()
     if device.world == 1:
         return objective
-    return DistributedDataParallel(
-        objective, device_ids=[device.torch.index] if device.cuda else None, broadcast_buffers=False
-    )
+    # no part of a student has buffers, so their exchange before each step is left at its default
+    return DistributedDataParallel(objective, device_ids=[device.torch.index] if device.cuda else None)
 
 
 def close_device(device: Device) -> None:
-    """Leave the group of ranks: a barrier first, or a rank that is quicker can abort the others."""
+    """Leave the group of ranks: a barrier first, or a rank that is quicker can abort the others.
+
+    What data parallelism built holds on to the group by reference cycles, and must be gone before the group is: the
+    threads of a group that is taken down at exit abort the process.
+    """
     if device.world > 1 and dist.is_initialized():
+        gc.collect()
         dist.barrier()
         dist.destroy_process_group()

@@ -27,7 +27,7 @@ from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.start import load_start
 from c2ftool.engine.tracking import Tracker
 from c2ftool.errors import InterruptedByHand, Preempted
-from c2ftool.models.weights import load_into
+from c2ftool.models.weights import load_into, resolve_weights
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
 from c2ftool.spec.load import Loaded
@@ -77,6 +77,9 @@ def plan(loaded: Loaded, options: Options) -> Plan:
     runs = children(loaded.spec)
     one = loaded.with_overrides(runs[0][1]) if runs else loaded
     resolved, selection = prepare(one, options)
+    reference = resolved.model.weights
+    if reference is not None and not reference.startswith("public:"):  # nothing is fetched for a plan
+        resolve_weights(reference, options.runs_root)
     with torch.device("meta"):
         student = build_objective(resolved).student
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
