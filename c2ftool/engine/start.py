@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from c2ftool.models.public.records import PUBLIC_WEIGHTS
 from c2ftool.models.weights import load_into, resolve_weights, starting_weights
 from c2ftool.spec.resolved import Resolved
 
@@ -46,7 +47,7 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
             load_into(own, state, where=where)
         notes.append(f"its {part}" if wanted else f"{part} random")
     say(f"weights: {', '.join(notes)} (sha256 {start.sha256[:12]})")
-    _compare_frontends(start.record, resolved, say)
+    _compare_frontends(_frontend_of(reference, start.record), resolved, say)
     return Parent(reference, start.sha256)
 
 
@@ -58,13 +59,26 @@ def _same_classes(state: dict[str, Any], record: dict[str, Any] | None, head: nn
     return shapes == {name: tuple(value.shape) for name, value in state.items()}
 
 
-def _compare_frontends(record: dict[str, Any] | None, resolved: Resolved, say: Callable[[str], None]) -> None:
-    """A warning, with both figures, for what makes features differ from those the weights have seen.
+def _compare_frontends(theirs: dict[str, Any], resolved: Resolved, say: Callable[[str], None]) -> None:
+    """Say, with both figures, what makes features differ from those the weights have seen.
 
-    Hop and frames follow a phase's compression, and statistics belong to the data; neither is a contradiction.
+    Hop and frames follow a phase's compression and are left out. Another mean or deviation is usual on other data, and
+    a note; anything else is a warning.
     """
-    theirs = (record or {}).get("frontend") or {}
     ours = resolved.phases[0].frontend.model_dump()
     for key in ("sample_rate", "mels", "window", "frame_length"):
         if key in theirs and theirs[key] != ours[key]:
             say(f"warning: front end: the weights were made with {key} {theirs[key]}, this run has {ours[key]}")
+    if "mean" in theirs and (theirs["mean"], theirs["std"]) != (ours["mean"], ours["std"]):
+        say(
+            f"note: the weights were made with mean {theirs['mean']:.3f}, std {theirs['std']:.3f}; "
+            f"this run has {ours['mean']:.3f}, {ours['std']:.3f} (frontend.normalize)"
+        )
+
+
+def _frontend_of(reference: str, record: dict[str, Any] | None) -> dict[str, Any]:
+    """The front end that weights were made with, as far as it is on record."""
+    if record is not None:
+        return record.get("frontend") or {}
+    known = PUBLIC_WEIGHTS.get(reference.removeprefix("public:"))
+    return {} if known is None else asdict(known.frontend)
