@@ -39,7 +39,6 @@ DryRun = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error arose.")]
-ToFolder = Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Folder to write to.")]
 
 
 def data_root() -> Path:
