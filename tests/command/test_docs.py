@@ -19,9 +19,8 @@ def commands() -> list[str]:
         if page.name == "commands.md":
             continue
         for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL):
-            found += [
-                line.split("  #")[0].split(" #")[0].strip() for line in block.splitlines() if line.startswith("c2f ")
-            ]
+            lines = [line.split("  #")[0].split(" #")[0] for line in block.splitlines() if line.startswith("c2f ")]
+            found += [part.strip() for line in lines for part in line.split("&&")]
     return list(dict.fromkeys(found))
 
 
