@@ -6,7 +6,9 @@ missing or damaged; 75 preempted, state saved, queue again; 76 stopped by a guar
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -17,7 +19,21 @@ from c2ftool.cli.flops import flops
 from c2ftool.cli.prepare import prepare
 from c2ftool.cli.specs import specs
 from c2ftool.cli.train import finetune, pretrain
-from c2ftool.errors import C2FError
+from c2ftool.errors import C2FError, InterruptedByHand
+
+
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, ended by Ctrl-C with 130 wherever it is; typer would make it 1."""
+
+    @functools.wraps(command)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise InterruptedByHand("stopped by hand") from None
+
+    return run
+
 
 app = typer.Typer(
     name="c2f",
@@ -29,12 +45,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-app.command()(prepare)
-app.command()(pretrain)
-app.command()(finetune)
-app.command()(evaluate)
-app.command()(flops)
-app.command()(export)
+app.command()(_stoppable(prepare))
+app.command()(_stoppable(pretrain))
+app.command()(_stoppable(finetune))
+app.command()(_stoppable(evaluate))
+app.command()(_stoppable(flops))
+app.command()(_stoppable(export))
 app.add_typer(specs, name="specs")
 
 

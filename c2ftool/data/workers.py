@@ -136,7 +136,11 @@ class Workers:
         if hard:
             for process in list((pool._processes or {}).values()):
                 process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        except RuntimeError:  # Ctrl-C came while the pool was starting its own thread: there is none to wait for
+            if not hard:
+                raise
 
 
 def _end_with_parent() -> None:
