@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Prepared:
     norms: dict[str, Tensor]
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """A loss and what it needs. Everything trainable is under `student`.
 
     weights: the total loss is the sum over terms of weight x sum / norm.
@@ -55,13 +56,13 @@ class Objective(nn.Module):
         """What the labels (B, C) become, before augmentation."""
         return labels
 
+    @abstractmethod
     def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """Each term's denominator for these clips, float64 scalars."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, features: Tensor, targets: Tensor | None, draw: Draw) -> dict[str, Tensor]:
         """The sums of the terms over the clips given, a micro-batch."""
-        raise NotImplementedError
 
     def after_step(self, step: int) -> None:
         """Told after each optimiser step, with the steps done in the phase."""

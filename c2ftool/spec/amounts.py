@@ -6,6 +6,7 @@ A bare number is never an amount: `5` could be epochs or steps, `10` seconds or 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -30,14 +31,20 @@ def _plain(value: Fraction) -> str:
     return str(int(number)) if number == int(number) else repr(number)
 
 
-class _Amount:
+class _Amount(ABC):
     """Read from text by `parse`; written back by `str`."""
 
     pattern = ""
+    value: Fraction
+    unit: str
 
     @classmethod
+    @abstractmethod
     def parse(cls, text: object) -> Any:
-        raise NotImplementedError  # each amount reads its own units
+        """The amount that a text such as `5 epochs` holds; raises ValueError for anything else."""
+
+    def __str__(self) -> str:
+        return f"{_plain(self.value)} {self.unit}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -67,9 +74,6 @@ class Length(_Amount):
         units |= {v: v for v in units.values()} | {"%": "%"}
         value, unit = _parse(text, units, "`5 epochs`, `400000 steps`, `100000 clips` or `25 %`")
         return cls(value, unit)  # type: ignore[arg-type]
-
-    def __str__(self) -> str:
-        return f"{_plain(self.value)} {self.unit}"
 
     def steps(self, *, batch: int, clips: int, whole: int | None = None) -> int:
         """Optimiser steps of this length, rounded to the nearest (at least 1 where the amount is above 0).
@@ -101,9 +105,6 @@ class Duration(_Amount):
     def parse(cls, text: object) -> Duration:
         value, unit = _parse(text, {u: u for u in ("ms", "s", "min", "h")}, "`10 ms`, `0.48 s` or `30 min`")
         return cls(value, unit)  # type: ignore[arg-type]
-
-    def __str__(self) -> str:
-        return f"{_plain(self.value)} {self.unit}"
 
     @property
     def seconds(self) -> float:
