@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, assert_never, get_args
 
-from c2ftool.data.sources import audioset, csv, esc50, folder, speech_commands
+from c2ftool.data.sources import audioset, csv, esc50, folder, kinetics_sounds, speech_commands, vggsound, voxceleb1
 from c2ftool.data.sources.listing import Listing
 
-Layout = Literal["esc50", "speech_commands", "audioset", "folder", "csv"]
+Layout = Literal["esc50", "speech_commands", "audioset", "vggsound", "voxceleb1", "kinetics_sounds", "folder", "csv"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -21,6 +21,12 @@ def find(layout: Layout, source: Path) -> Listing:
             return speech_commands.find(source)
         case "audioset":
             return audioset.find(source)
+        case "vggsound":
+            return vggsound.find(source)
+        case "voxceleb1":
+            return voxceleb1.find(source)
+        case "kinetics_sounds":
+            return kinetics_sounds.find(source)
         case "folder":
             return folder.find(source)
         case "csv":

@@ -1,9 +1,10 @@
 """AudioSet (Gemmeke et al., ICASSP 2017) with clip labels: the three segment lists and audio as users have it.
 
-Metadata (in the folder, or in `meta/`, `metadata/` or `csv/`; each also as `.gz`): `class_labels_indices.csv` and any
-of `balanced_train_segments.csv`, `unbalanced_train_segments.csv`, `eval_segments.csv`. Audio at any depth, named
-`ID.wav`, `YID.wav` or `ID_STARTMS.flac` (wav, flac, ogg or mp3); an ID has 11 characters and may start with `-` or `_`.
-Where an id is found more than once, a file in a folder named after its split wins. Clips that are gone are counted.
+Metadata (in the folder, or in `meta/`, `metadata/`, `csv/` or `data/`; each also as `.gz`):
+`class_labels_indices.csv` and any of `balanced_train_segments.csv`, `unbalanced_train_segments.csv`,
+`eval_segments.csv`. Audio at any depth, named `ID.wav`, `YID.wav` or `ID_STARTMS.flac` (wav, flac, ogg or mp3); an ID
+has 11 characters and may start with `-` or `_`. Where an id is found more than once, a file in a folder named after its
+split wins. Clips that are gone are counted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from c2ftool.data.sources.listing import (
     Listing,
     audio_files,
     found_in,
+    locate,
     read_lines,
     read_table,
     refuse,
@@ -39,8 +41,8 @@ _ID = 11
 def find(folder: Path) -> Listing:
     """The clips by split (balanced, unbalanced, eval), in the order of the lists."""
     require_folder(folder, _EXPECTED)
-    index = _locate(folder, _INDEX)
-    tables = {split: path for split, name in _TABLES.items() if (path := _locate(folder, name))}
+    index = locate(folder, _INDEX)
+    tables = {split: path for split, name in _TABLES.items() if (path := locate(folder, name))}
     if index is None or not tables:
         raise MissingError(
             f"not in the layout of AudioSet: expected {_EXPECTED}; {found_in(folder)}",
@@ -99,11 +101,6 @@ def file_id(path: str) -> tuple[str, int | None] | None:
         return name[1:], None
     match = re.fullmatch(r"(Y?)(.{11})_(\d+)", name)
     return (match.group(2), int(match.group(3))) if match else None
-
-
-def _locate(folder: Path, name: str) -> Path | None:
-    places = [folder / under / file for under in ("", "meta", "metadata", "csv") for file in (name, f"{name}.gz")]
-    return next((path for path in places if path.is_file()), None)
 
 
 def _classes(path: Path) -> tuple[dict[str, int], list[str]]:

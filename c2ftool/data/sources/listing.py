@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from c2ftool.errors import DataError, MissingError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+NOT_READ = (".m4a", ".mp4", ".mkv", ".webm", ".avi", ".aac", ".wma", ".opus")
+_PLACES = ("", "meta", "metadata", "csv", "data", "annotations")
 _SHOWN = 20
 
 
@@ -76,7 +78,7 @@ class AudioFiles:
         notes = []
         if self.unnamed:
             notes.append(f"{self.unnamed} audio files left out: their names are not UTF-8")
-        sounds = {suffix: n for suffix, n in self.others.items() if suffix in (".m4a", ".mp4", ".aac", ".wma", ".opus")}
+        sounds = {suffix: n for suffix, n in self.others.items() if suffix in NOT_READ}
         if sounds:
             kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(sounds.items()))
             notes.append(f"not read: {kinds} (only {', '.join(AUDIO_SUFFIXES)})")
@@ -117,6 +119,12 @@ def require_folder(folder: Path, expected: str) -> None:
         raise MissingError(f"no such folder; expected {expected}", place=str(folder), cure="give --from another folder")
     if not folder.is_dir():
         raise MissingError(f"not a folder; expected {expected}", place=str(folder), cure="give --from a folder")
+
+
+def locate(folder: Path, name: str) -> Path | None:
+    """A metadata file of that name, also gzipped: in the folder, or where the data sets' own repositories put it."""
+    places = [folder / under / file for under in _PLACES for file in (name, f"{name}.gz")]
+    return next((path for path in places if path.is_file()), None)
 
 
 def found_in(folder: Path) -> str:
