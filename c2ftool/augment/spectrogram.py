@@ -28,8 +28,10 @@ def noise(features: Tensor, spec: Noise, factor: int, draw: Draw) -> Tensor:
     return noisy.gather(1, source[..., None].expand(clips, frames, features.shape[2]))
 
 
-def spec_augment(features: Tensor, spec: SpecAugment, draw: Draw) -> Tensor:
+def spec_augment(features: Tensor, spec: SpecAugment, draw: Draw, pad_value: float = 0.0) -> Tensor:
     """(B, T, M): one band of mels and one stretch of frames set to 0 in each clip, the widths uniform up to a share.
+
+    pad_value: what is filled in where the spec's 0 is that of the log-mel. Shares follow any compression of time.
 
     Source: Park et al., 2019; widths and places as torchaudio's FrequencyMasking and TimeMasking draw them: a width
     U(0, share x size), a start U(0, size - width), both cut to whole bins. 0 is the mean of normalised features only
@@ -37,7 +39,7 @@ def spec_augment(features: Tensor, spec: SpecAugment, draw: Draw) -> Tensor:
     """
     masked = _stripe(features.shape[2], spec.frequency, draw, "augment.spec.frequency")[:, None, :]
     masked = masked | _stripe(features.shape[1], spec.time, draw, "augment.spec.time")[:, :, None]
-    return features.masked_fill(masked, 0.0)
+    return features.masked_fill(masked, pad_value if spec.fill == "log_mel" else 0.0)
 
 
 def _stripe(size: int, share: float, draw: Draw, purpose: str) -> Tensor:

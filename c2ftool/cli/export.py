@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from c2ftool.cli.options import Json, Traceback, runs_root
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from c2ftool.models.public.account import Report, State
+    from c2ftool.models.weights import Start
+
+Layout = Literal["eat", "ast"]
 
 
 def export(
@@ -22,11 +25,13 @@ def export(
     ],
     to: Annotated[Path, typer.Option("--to", metavar="PATH", help="The file to write.", show_default=False)],
     layout: Annotated[
-        Literal["eat"],
+        Layout | None,
         typer.Option(
-            help="eat: as EAT's authors publish theirs, a torch dictionary with `model`; cfg and args are empty."
+            help="Whose; that of the weights' own family if not given. eat: a torch dictionary with `model`; cfg and "
+            "args are empty. ast: a flat torch dictionary; the ImageNet classifiers that AST does not use are zeros.",
+            show_default=False,
         ),
-    ] = "eat",
+    ] = None,
     which: Annotated[
         str | None,
         typer.Option(metavar="best|last|PHASE", help="Which weights of a run; the best, else the last, if not given."),
@@ -37,8 +42,10 @@ def export(
 ) -> None:
     """Write weights under their published names, so that programs made for published checkpoints read them.
 
-    Fine-tuned weights get the fine-tuned layout, with the head. Pre-trained weights get the pre-trained one, with the
-    decoder, and with the teacher (`_ema`) where the file's own teacher is beside it: that of a run's last weights.
+    EAT: fine-tuned weights get the fine-tuned layout, with the head. Pre-trained weights get the pre-trained one, with
+    the decoder, and with the teacher (`_ema`) where the file's own teacher is beside it: that of a run's last weights.
+
+    AST: fine-tuned weights, with the head. The layout does not hold the stride; the note that is printed says it.
 
     \b
     c2f export eat --to eat_mine.pt
@@ -60,14 +67,26 @@ def export(
 
     with translate_failure(to):
         to.parent.mkdir(parents=True, exist_ok=True)
-    done = _write(weights, to)
+    done = _write(weights, to, layout)
     if json:
         from json import dumps
 
         typer.echo(dumps(done, ensure_ascii=False))
     else:
-        with_teacher = ", with the teacher" if done["teacher"] else ""
-        typer.echo(f"wrote {to}: {done['layout']}{with_teacher}, {done['tensors']} tensors, from {weights}")
+        typer.echo(f"wrote {to}: {', '.join(_notes(done))}, from {weights}")
+
+
+def _notes(done: dict[str, Any]) -> list[str]:
+    """What was written, in words."""
+    notes = [done["layout"]]
+    if done.get("teacher"):
+        notes.append("with the teacher")
+    notes.append(f"{done['tensors']} tensors")
+    if "stride" in done:
+        stride, grid = done["stride"], done["grid"]
+        notes.append("stride {} x {} (time x mel)".format(*stride) if stride else "stride not on record")
+        notes.append("grid {} x {}".format(*grid) if grid else "grid not on record")
+    return notes
 
 
 def _find(source: str, which: str | None) -> Path:
@@ -85,37 +104,67 @@ def _find(source: str, which: str | None) -> Path:
     return weights_of_run(path if (path / "checkpoints").is_dir() else runs_root() / source, which)
 
 
-def _write(weights: Path, to: Path) -> dict[str, object]:
+def _write(weights: Path, to: Path, layout: Layout | None) -> dict[str, Any]:
     """What was written, for the summary."""
     import torch
 
-    from c2ftool.errors import DataError
+    from c2ftool.errors import DataError, UsageError
     from c2ftool.files import write_atomically
-    from c2ftool.models.public.eat import to_native, to_public
     from c2ftool.models.weights import read_weights, starting_weights
 
     _, record = read_weights(weights)  # of ours only: published files need no exporting
     start = starting_weights(weights)
-    beside = weights.with_name(f"{weights.stem}-teacher.safetensors")
-    teacher: dict[str, Tensor] | None = None
-    if start.head is None and beside.is_file():
-        teacher = starting_weights(beside).backbone
+    made = {"eat": _eat, "ast": _ast}
+    if start.family not in made:
+        raise DataError(f"weights of {start.backbone_name!r} have no published layout", place=str(weights))
+    if layout is not None and layout != start.family:
+        raise UsageError(
+            f"weights of {start.backbone_name} cannot be written as {layout}",
+            place=str(weights),
+            cure=f"Leave --layout out, or write --layout {start.family}.",
+        )
     try:
-        model = to_public(start.backbone, head=start.head, decoder=start.decoder, teacher=teacher)
+        content, report, about = made[start.family](start, weights)
     except KeyError as fault:
-        raise DataError(f"tensor {fault} is missing: not weights of EAT", place=str(weights)) from None
-    flat = {name: t for name, t in model.items() if name != "_ema"}
-    flat |= {f"_ema.{name}": t for name, t in model.get("_ema", {}).items()}
-    report = to_native(flat).report
+        raise DataError(
+            f"tensor {fault} is missing: not weights of {start.family.upper()}", place=str(weights)
+        ) from None
     if not report.clean:  # what is written must be readable again
         raise DataError(f"cannot be exported: {report}", place=str(weights))
-    content = {"args": None, "cfg": None, "model": model}
     write_atomically(to, lambda temporary: torch.save(content, temporary))
     return {
         "path": str(to),
         "from": str(weights),
         "layout": report.layout,
         "backbone": record.get("backbone"),
-        "tensors": len(flat),
-        "teacher": teacher is not None,
+        "tensors": len(report.loaded) + len(report.ignored),
+        **about,
     }
+
+
+def _eat(start: Start, weights: Path) -> tuple[dict[str, Any], Report, dict[str, Any]]:
+    """(the file's content, how it reads, what else to say of it)."""
+    from c2ftool.models.public.eat import to_native, to_public
+    from c2ftool.models.weights import starting_weights
+
+    beside = weights.with_name(f"{weights.stem}-teacher.safetensors")
+    teacher: State | None = None
+    if start.head is None and beside.is_file():
+        teacher = starting_weights(beside).backbone
+    model = to_public(start.backbone, head=start.head, decoder=start.decoder, teacher=teacher)
+    flat = {name: t for name, t in model.items() if name != "_ema"}
+    flat |= {f"_ema.{name}": t for name, t in model.get("_ema", {}).items()}
+    return {"args": None, "cfg": None, "model": model}, to_native(flat).report, {"teacher": teacher is not None}
+
+
+def _ast(start: Start, weights: Path) -> tuple[dict[str, Any], Report, dict[str, Any]]:
+    """(the file's content, how it reads, what else to say of it)."""
+    from c2ftool.errors import DataError
+    from c2ftool.models.public.ast import to_native, to_public
+    from c2ftool.models.weights import recorded_pair
+
+    if start.head is None:
+        raise DataError("AST's layout has a head, and these weights have none", place=str(weights))
+    public = to_public(start.backbone, start.head)
+    stride = recorded_pair(start.record or {}, "stride")
+    return dict(public), to_native(public).report, {"stride": stride, "grid": start.grid}

@@ -11,6 +11,7 @@ from c2ftool.cli.listings import print_rows
 from c2ftool.engine.result import Outcome
 from c2ftool.engine.train import Plan
 from c2ftool.metrics.report_page import flops_text, seconds_text
+from c2ftool.spec.compression import words
 from c2ftool.spec.resolve import as_data, resolved_hash
 
 
@@ -41,8 +42,9 @@ def print_plan(plan: Plan, as_json: bool) -> None:
                 "epochs": f"{phase.steps * phase.batch / phase.clips_per_epoch:.3g}",
                 "batch": phase.batch,
                 "input": f"{phase.frontend.frames} frames, hop {phase.frontend.hop / phase.frontend.sample_rate:.3g} s",
-                "tokens": f"{phase.grid[0]} x {phase.grid[1]}",
-                "seen": phase.visible if phase.visible is not None else phase.grid[0] * phase.grid[1],
+                "compression": words(phase.compression),
+                "tokens": f"{phase.tokens.frequency} x {phase.tokens.time}",
+                "seen": phase.visible if phase.visible is not None else phase.tokens.count,
                 "lr": phase.optimizer.lr,
                 "warm-up": phase.schedule.warmup,
                 "memory": f"{held / 1e9:.2g} GB",

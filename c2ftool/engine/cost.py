@@ -58,12 +58,12 @@ def _clip(resolved: Resolved, phase: ResolvedPhase) -> Flops:
 
 def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # type: ignore[no-untyped-def]
     """(builds the student, runs one step of it on made-up features of `clips` clips)."""
-    shape = (clips, phase.frontend.frames, phase.frontend.mels)
+    shape = (clips, phase.tokens.frames, phase.tokens.mels)
     match resolved.objective:
         case Classify():
 
             def classifier() -> nn.Module:
-                built = build_classifier(resolved.model, phase.frontend, len(resolved.classes))
+                built = build_classifier(resolved.model, phase.tokens, len(resolved.classes))
                 _freeze(built, resolved.model.freeze)
                 return built
 
@@ -81,7 +81,7 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
                 cls, decoded = module(features, index, torch.zeros(clips * masks.clones, 1, 1))
                 return cls.float().sum() + decoded.float().sum()
 
-            return lambda: EatStudent(resolved.model, phase.frontend, resolved.objective), pretraining
+            return lambda: EatStudent(resolved.model, phase.tokens, resolved.objective), pretraining
 
 
 def _freeze(classifier: nn.Module, what: str) -> None:

@@ -133,14 +133,24 @@ def _deterministic_cuda() -> None:
 
 
 def place(objective: nn.Module, device: Device) -> nn.Module:
-    """The objective on its device, blocks compiled, wrapped for data parallelism where there are several ranks."""
+    """The objective on its device, blocks compiled, wrapped for data parallelism."""
     objective.to(device.torch)
     if device.compile:
         for module in objective.modules():
             if type(module).__name__ == "Block":
                 module.compile()
+    return wrapped(objective, device)
+
+
+def wrapped(objective: nn.Module, device: Device) -> nn.Module:
+    """The placed objective, wrapped for data parallelism where there are several ranks.
+
+    To be called anew where parameters were replaced, with no reference to the former wrapper left: it takes its hooks
+    off the parameters when it is collected.
+    """
     if device.world == 1:
         return objective
+    gc.collect()
     # no part of a student has buffers, so their exchange before each step is left at its default
     return DistributedDataParallel(objective, device_ids=[device.torch.index] if device.cuda else None)
 

@@ -56,7 +56,7 @@ def score_rows(
     for host in batches:
         loaded = host.to(device.torch)
         with device.autocast():
-            logits: Tensor = classifier(features(loaded.waveforms, loaded.lengths))
+            logits: Tensor = classifier(features.compress(features(loaded.waveforms, loaded.lengths)))
         places = device.rank + device.world * host.places.numpy()
         scores[places] = logits.float().cpu().numpy()
         done += len(places)

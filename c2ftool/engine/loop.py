@@ -1,6 +1,7 @@
 """The loop. All of training, for every task:
 
 for each phase, from where the clock stands:
+    cross into it: tensors fitted to its token grid, moments kept where asked; save
     enter it: front end, masks, augmentation, optimiser, schedule      (their state restored, if resumed inside)
     for each step that is left:
         batch    = next of the loader                                  the wait is timed
@@ -11,9 +12,10 @@ for each phase, from where the clock stands:
             backward of  sum of weight x term / norm
         all finite?  clip, optimiser step, EMA     else: skip the step; too many in a row: stop (76)
         tick
-        every so often: log, watch for collapse, evaluate (keep the best), save
+        every so often: log, watch for collapse, average, evaluate (keep the best), save
+        a stop rule fired?  the phase ends here
         asked to stop?  save, leave (75 or 130)
-    keep the phase's weights, save at the start of the next
+    keep the phase's weights
 """
 
 from __future__ import annotations
@@ -32,17 +34,21 @@ from torch.nn.parallel import DistributedDataParallel
 from c2ftool.data.loader import HostBatch, TrainLoader
 from c2ftool.data.order import local_places
 from c2ftool.draws import Draw
+from c2ftool.engine.averaging import Averager, due
+from c2ftool.engine.boundary import cross
 from c2ftool.engine.checkpoint import Checkpoints
 from c2ftool.engine.clock import Clock
-from c2ftool.engine.device import Device
-from c2ftool.engine.optimizer import build_optimizer, set_rate
+from c2ftool.engine.device import Device, wrapped
+from c2ftool.engine.optimizer import Moments, build_optimizer, set_moments, set_rate
 from c2ftool.engine.reporter import Reporter
 from c2ftool.engine.schedule import learning_rate
 from c2ftool.engine.scoring import Scoring, improves
 from c2ftool.engine.selection import Selection
 from c2ftool.engine.signals import BY_HAND, StopFlag
+from c2ftool.engine.stopping import by_budget, by_metric
 from c2ftool.errors import GuardError, InterruptedByHand, Preempted
 from c2ftool.objectives.base import Objective
+from c2ftool.spec.compression import words
 from c2ftool.spec.resolved import Resolved, ResolvedPhase
 
 # Steps between asking all ranks whether one was told to stop; a rank alone asks itself every step.
@@ -65,6 +71,8 @@ class Loop:
     threads: int
     clock: Clock = field(default_factory=Clock)
     restored: dict[str, Any] | None = None  # optimiser and scaler state, when resumed inside a phase
+    averager: Averager = field(default_factory=Averager)
+    _carried: Moments = field(default_factory=dict)
     _optimizer: torch.optim.Optimizer | None = None
     _scaler: GradScaler | None = None
     _saved_at: float = field(default_factory=time.monotonic)
@@ -73,53 +81,75 @@ class Loop:
         """Train all phases that are left."""
         with StopFlag() as stop:
             for index in range(self.clock.phase, len(self.resolved.phases)):
-                self._phase(index, self.resolved.phases[index], stop)
+                crossed = index > self.clock.phase
+                if crossed:
+                    self._cross(index)
+                self._enter(index, self.resolved.phases[index])
+                if crossed:
+                    self.save()
+                if not self.clock.finished:  # it is, where a finished run was resumed
+                    self._phase(index, self.resolved.phases[index], stop)
 
     # --- a phase ---------------------------------------------------------------------------------------------------
 
-    def _phase(self, index: int, phase: ResolvedPhase, stop: StopFlag) -> None:
-        if index != self.clock.phase or not self.clock.seconds:
-            self.clock.enter(index)
-        self._enter(index, phase)
-        first = self.clock.step
-        if first == phase.steps:
-            return  # a finished run that was resumed
-        loader = self._loader(index, phase)
-        batches = loader.steps(first, phase.steps)
-        try:
-            for step in range(first, phase.steps):
-                self._step(index, step, phase, batches)
-                self._now_and_then(phase)
-                self._heed(stop)
-        finally:
-            batches.close()  # type: ignore[attr-defined]
-        self.reporter.phase_ended(self.clock)
-        if self.device.main:
-            self.checkpoints.save_weights(phase.name, self._weights(), self._record())
-        if index + 1 < len(self.resolved.phases):
-            self.clock.enter(index + 1)
-            self._optimizer = None  # the next phase starts with a fresh optimiser
-        self.save()
+    def _cross(self, index: int) -> None:
+        """Leave the phase before: fit the weights to this one's token grid."""
+        before, phase = self.resolved.phases[index - 1], self.resolved.phases[index]
+        crossing = cross(self.objective, self._optimizer, before, phase, self.resolved.seed)
+        self._carried, self._optimizer = crossing.moments, None
+        if crossing.replaced:
+            self.placed = self.objective  # the former wrapper goes before a new one is made
+            self.placed = wrapped(self.objective, self.device)
+        self.averager = Averager()
+        self.clock.enter(index)
+        self.reporter.crossed(self.clock, phase, crossing)
 
     def _enter(self, index: int, phase: ResolvedPhase) -> None:
+        if not self.clock.steps:
+            self.clock.enter(index)
         self.objective.begin_phase(phase, index)
         self.objective.train()
         depth = self.objective.depth
         self._optimizer = build_optimizer(self.objective.trainable(), phase.optimizer, depth, self.device.torch)
+        set_moments(self._optimizer, self._carried)
+        self._carried = {}
         self._scaler = self.device.scaler()
         if self.restored is not None:
-            if self.restored["optimizer"] is not None:
-                self._optimizer.load_state_dict(self.restored["optimizer"])
-                self._scaler.load_state_dict(self.restored["scaler"])
+            self._optimizer.load_state_dict(self.restored["optimizer"])
+            self._scaler.load_state_dict(self.restored["scaler"])
             self.objective.load_extra_state(
                 {name: value.to(self.device.torch) for name, value in self.restored["extra"].items()}
             )
+            self.averager = Averager.restore(self.restored["average"])
             self.restored = None
         self.reporter.phase_started(index, phase, self.clock)
 
+    def _phase(self, index: int, phase: ResolvedPhase, stop: StopFlag) -> None:
+        loader = self._loader(index, phase)
+        batches = loader.steps(self.clock.step, phase.steps)
+        try:
+            why = None
+            for step in range(self.clock.step, phase.steps):
+                self._step(index, step, phase, batches)
+                why = self._now_and_then(phase)
+                if why is not None:
+                    break
+                self._heed(stop)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        self.clock.ended.append(why or "length")
+        self.reporter.phase_ended(self.clock)
+        if self.device.main:
+            self.checkpoints.save_weights(phase.name, self._weights(), self._record())
+            if self.averager.count and index + 1 == len(self.resolved.phases):
+                record = self._record() | {"averaged": self.averager.count}
+                self.checkpoints.save_weights("average", self.averager.mean, record)
+        if index + 1 == len(self.resolved.phases):
+            self.save()
+
     def _loader(self, index: int, phase: ResolvedPhase) -> TrainLoader:
         data, seed = self.resolved.data, self.resolved.seed
-        mirrored = phase.augment.mixup is not None
+        mirrored = phase.augment.mixup is not None or phase.augment.waveform_mixup is not None
         return TrainLoader(
             source=self.selection.source,
             order=self.selection.order(data, seed, index),
@@ -180,7 +210,7 @@ class Loop:
         seconds = time.perf_counter() - started
         self.clock.skipped = 0 if finite else self.clock.skipped + 1
         self.clock.skipped_total += not finite
-        self.clock.tick(phase.batch, seconds, waited)
+        self.clock.tick(phase.batch, seconds, waited, rate * phase.batch / phase.clips_per_epoch)
         total = sum(self.objective.weights[n] * v for n, v in losses.items())
         figures = {"loss": total, **({f"loss/{n}": v for n, v in losses.items()} if len(losses) > 1 else {})}
         self.reporter.step(self.clock, {**figures, "lr": rate, "gradient_norm": gradient}, phase.batch)
@@ -215,19 +245,31 @@ class Loop:
 
     # --- between steps ---------------------------------------------------------------------------------------------
 
-    def _now_and_then(self, phase: ResolvedPhase) -> None:
+    def _now_and_then(self, phase: ResolvedPhase) -> str | None:
+        """What is done beside steps. Why the phase ends here; None while it goes on."""
         clock = self.clock
-        ended = clock.step == phase.steps
-        if self.reporter.due(clock.total) or ended:
+        why = self._budget(phase) or ("length" if clock.step == phase.steps else None)
+        if self.reporter.due(clock.total) or why:
             self.reporter.log(clock, self._watch(clock.step))
-        if self.scoring is not None and phase.evaluate_every and (ended or clock.step % phase.evaluate_every == 0):
-            self._evaluate(phase)
-        if ended:
-            return  # saved by `_phase`, at the start of the next
-        due = phase.checkpoint_every and clock.step % phase.checkpoint_every == 0
+        if self.device.main and due(phase.average, clock.step):
+            self.averager.add(self._weights())
+        if self.scoring is not None and phase.evaluate_every and (why or clock.step % phase.evaluate_every == 0):
+            values = self._evaluate(phase)
+            why = why or by_metric(phase.stop, clock, values)
+        if why:
+            return why  # saved where the next phase begins, or the run ends
+        now = phase.checkpoint_every and clock.step % phase.checkpoint_every == 0
         late = time.monotonic() - self._saved_at > self.resolved.checkpoints.minutes.seconds
-        if due or (clock.step % _ASK_EVERY == 0 and self.device.max_over_ranks(int(late))):
+        if now or (clock.step % _ASK_EVERY == 0 and self.device.max_over_ranks(int(late))):
             self.save()
+        return None
+
+    def _budget(self, phase: ResolvedPhase) -> str | None:
+        """Why a budget ends the phase, on all ranks alike; their clocks differ."""
+        if phase.stop is None or phase.stop.kind != "budget":
+            return None
+        why = by_budget(phase.stop, self.clock, self.reporter.spent(self.clock))
+        return (why or "budget") if self.device.max_over_ranks(int(why is not None)) else None
 
     def _watch(self, step: int) -> dict[str, float]:
         """The objective's own figures; all ranks leave together where one sees a collapse."""
@@ -241,7 +283,7 @@ class Loop:
             raise fault or GuardError("another rank saw the representations collapse")
         return figures
 
-    def _evaluate(self, phase: ResolvedPhase) -> None:
+    def _evaluate(self, phase: ResolvedPhase) -> dict[str, float]:
         assert self.scoring is not None
         values = self.scoring.validate(self.objective.student, phase.frontend)
         select = self.resolved.select
@@ -257,6 +299,7 @@ class Loop:
             if self.device.main:
                 self.checkpoints.save_weights("best", self._weights(), self._record() | {"best": self.clock.best})
         self.reporter.evaluated(self.clock, values, best)
+        return values
 
     def _heed(self, stop: StopFlag) -> None:
         """Save and leave where a signal asked for it; all ranks at the same step."""
@@ -276,12 +319,14 @@ class Loop:
 
     def save(self) -> None:
         """Write the exact state as the newest checkpoint; ranks wait for it."""
+        assert self._optimizer is not None and self._scaler is not None
         if self.device.main:
             state = {
                 "clock": self.clock.state(),
-                "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
-                "scaler": {} if self._scaler is None else self._scaler.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "scaler": self._scaler.state_dict(),
                 "extra": self.objective.extra_state(),
+                "average": self.averager.state(),
                 "threads": torch.get_num_threads(),
                 "parents": self.record["parents"],
             }
@@ -296,11 +341,12 @@ class Loop:
         return {name: value.detach().cpu().contiguous() for name, value in self.objective.student.state_dict().items()}
 
     def _record(self) -> dict[str, Any]:
-        """The weights' record at this moment: the front end is that of the phase they were trained in."""
-        entered = self.clock.step > 0 or self.clock.phase == 0
-        phase = self.resolved.phases[self.clock.phase if entered else self.clock.phase - 1]
+        """The weights' record at this moment."""
+        phase = self.resolved.phases[self.clock.phase]
         return self.record | {
             "phase": phase.name,
             "step": self.clock.total,
-            "frontend": phase.frontend.model_dump(),
+            "frontend": phase.full_frontend.model_dump(),
+            "compression": words(phase.compression),
+            "tokens": phase.tokens.model_dump() | {"grid": [*phase.tokens.grid]},
         }

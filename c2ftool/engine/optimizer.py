@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
+from c2ftool.models.layout import Change
 from c2ftool.models.vit import layer_of
-from c2ftool.spec.train import Optimizer
+from c2ftool.spec.train import Adam, AdamW, Optimizer
+
+Moments = dict[str, dict[str, Tensor]]
 
 
 def parameter_groups(
@@ -17,14 +21,16 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups of equal weight decay and equal rate: {"params", "names", "weight_decay", "scale"}.
 
-    Biases and 1-D tensors do not decay. With layer decay d, block i of n learns at d^(n - i) of the rate; what is in no
-    block (patch embedding, CLS, first LayerNorm, head) at the full rate, as the public EAT code does.
+    Biases and 1-D tensors do not decay, but with Adam, whose decay is part of the gradient, everything does. With layer
+    decay d, block i of n learns at d^(n - i) of the rate; what is in no block (patch embedding, CLS, first LayerNorm,
+    head) at the full rate, as the public EAT code does.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if parameter.ndim <= 1 or name.endswith(".bias") else optimizer.weight_decay
+        plain = parameter.ndim <= 1 or name.endswith(".bias")
+        decay = 0.0 if plain and isinstance(optimizer, AdamW) else optimizer.weight_decay
         block = layer_of(name)
         scale = 1.0 if optimizer.layer_decay is None or block is None else optimizer.layer_decay ** (depth - block)
         group = groups.setdefault((scale, decay), {"params": [], "names": [], "weight_decay": decay, "scale": scale})
@@ -36,14 +42,50 @@ def parameter_groups(
 def build_optimizer(
     parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW over the groups; the fused kernel on CUDA."""
+    """AdamW or Adam over the groups; the fused kernel on CUDA."""
     groups = parameter_groups(parameters, optimizer, depth)
     settings = {"lr": optimizer.lr, "betas": tuple(optimizer.betas), "eps": optimizer.eps}
     fused = {"fused": True} if device.type == "cuda" else {"foreach": True}
-    return torch.optim.AdamW(groups, **settings, **fused)  # type: ignore[arg-type]
+    kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.AdamW
+    return kind(groups, **settings, **fused)  # type: ignore[arg-type]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its rate: the step's rate times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
+
+
+def moments(optimizer: torch.optim.Optimizer) -> Moments:
+    """The optimiser's state by parameter name: step, exp_avg, exp_avg_sq."""
+    return {
+        name: dict(optimizer.state[p])
+        for group in optimizer.param_groups
+        for name, p in zip(group["names"], group["params"], strict=True)
+        if p in optimizer.state
+    }
+
+
+def moved(before: Moments, changes: Iterable[Change]) -> tuple[Moments, list[str]]:
+    """(moments fitted to resized tensors by the law of gradients, names of tensors whose moments start afresh)."""
+    out, fresh = dict(before), []
+    for change in changes:
+        if change.name not in before or change.kind == "recomputed":
+            continue
+        if change.kind == "created":
+            del out[change.name]
+            fresh.append(change.name)
+            continue
+        held = dict(before[change.name])
+        held["exp_avg"] = change.moved(held["exp_avg"], "first")
+        held["exp_avg_sq"] = change.moved(held["exp_avg_sq"], "second")
+        out[change.name] = held
+    return out, fresh
+
+
+def set_moments(optimizer: torch.optim.Optimizer, carried: Moments) -> None:
+    """Give the optimiser the moments of a phase before, by name."""
+    for group in optimizer.param_groups:
+        for name, p in zip(group["names"], group["params"], strict=True):
+            if name in carried:
+                optimizer.state[p] = dict(carried[name])

@@ -7,12 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from c2ftool.engine.boundary import Crossing
 from c2ftool.engine.clock import Clock
 from c2ftool.engine.cost import PhaseCost
 from c2ftool.engine.metrics_log import MetricsLog
 from c2ftool.engine.progress import Progress
 from c2ftool.engine.run_folder import RunFolder
 from c2ftool.engine.tracking import Tracker
+from c2ftool.spec.compression import words
 from c2ftool.spec.resolved import Resolved, ResolvedPhase
 
 
@@ -41,32 +43,48 @@ class Reporter:
         if self._out is None:
             return
         cost = self._costs[index]
-        grid = f"{phase.grid[0]} x {phase.grid[1]} tokens"
-        compressed = (
-            "" if phase.compression.factor == 1 else f", {phase.compression.method} {phase.compression.factor} to 1"
-        )
+        grid = f"{phase.tokens.frequency} x {phase.tokens.time} tokens"
+        compressed = f", {words(phase.compression)}" if phase.compression.method != "none" else ""
         resumed = f" from step {clock.step}" if clock.step else ""
         self._out.progress.say(
             f"phase {phase.name} ({index + 1} of {len(self._costs)}): {phase.steps} steps of {phase.batch} clips"
             f"{resumed}, {grid}{compressed}, {cost.clip.training / 1e9:.3g} GFLOPs a clip"
         )
-        if index and not clock.step:
-            carried = "weights" + (" and EMA teacher" if phase.teacher else "")
-            self._out.progress.say(f"  {carried} carried over; optimiser and schedule start afresh")
         if self._out.tracker is not None:
             self._out.tracker.phase(phase.name, self._phase_params(phase, cost))
 
+    def crossed(self, clock: Clock, phase: ResolvedPhase, crossing: Crossing) -> None:
+        """A phase begins with the weights of the one before."""
+        if self._out is None:
+            return
+        kept = "weights" + (", EMA teacher" if phase.teacher else "") + (", moments" if crossing.moments else "")
+        self._out.progress.say(f"from phase {self._resolved.phases[clock.phase - 1].name} to {phase.name}:")
+        for line in crossing.lines(kept):
+            self._out.progress.say(f"  {line}")
+        kinds = [change.kind for change in crossing.changes]
+        values = {kind: float(kinds.count(kind)) for kind in ("resized", "created", "recomputed")}
+        self._out.metrics.write("border", clock.total, phase.name, values)
+
+    def spent(self, clock: Clock) -> list[float]:
+        """Training FLOPs of each phase so far."""
+        costs = zip(self._costs, self._resolved.phases, clock.steps, strict=False)
+        return [float(cost.clip.training * steps * phase.batch) for cost, phase, steps in costs]
+
     def phase_ended(self, clock: Clock) -> None:
-        if self._out is None or clock.phase >= len(self._resolved.phases):
+        if self._out is None:
             return
         phase, cost = self._resolved.phases[clock.phase], self._costs[clock.phase]
+        clips = clock.steps[clock.phase] * phase.batch
         values = {
-            "training_flops": float(cost.training),
-            "frontend_flops": float(cost.frontends),
+            "training_flops": float(cost.clip.training * clips),
+            "frontend_flops": float(cost.frontend * clips),
             "seconds": clock.seconds[clock.phase],
             "waited_seconds": clock.waited[clock.phase],
-            "clips": float(phase.steps * phase.batch),
+            "clips": float(clips),
+            "stopped_early": float(clock.ended[clock.phase] != "length"),
         }
+        if clock.ended[clock.phase] != "length":
+            self._out.progress.say(f"phase {phase.name} ends at step {clock.step}: {clock.ended[clock.phase]}")
         self._out.metrics.write("phase", clock.total, phase.name, values)
         if self._out.tracker is not None:
             self._out.tracker.phase_summary(phase.name, values)
@@ -109,6 +127,13 @@ class Reporter:
             return
         phase = self._resolved.phases[clock.phase].name
         self._out.metrics.write("evaluate", clock.total, phase, values)
+        cost = {
+            "flops": sum(self.spent(clock)),
+            "seconds": sum(clock.seconds),
+            "epochs": clock.clips / self._resolved.phases[clock.phase].clips_per_epoch,
+            "rates": clock.rates,
+        }
+        self._out.metrics.write("cost", clock.total, phase, cost)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if not math.isnan(value))
         self._out.progress.say(f"  step {clock.total}: valid {shown}" + ("  (best)" if best else ""))
 
@@ -137,8 +162,8 @@ class Reporter:
         return {
             "steps": phase.steps,
             "batch": phase.batch,
-            "compression": f"{phase.compression.method} {phase.compression.factor}",
-            "grid": f"{phase.grid[0]}x{phase.grid[1]}",
+            "compression": words(phase.compression),
+            "grid": f"{phase.tokens.frequency}x{phase.tokens.time}",
             "lr": phase.optimizer.lr,
             "flops_per_clip": cost.clip.training,
         }

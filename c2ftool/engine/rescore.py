@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from c2ftool.engine.device import open_device
 from c2ftool.engine.metrics_log import read_metrics
-from c2ftool.engine.result import report
+from c2ftool.engine.recompress import is_compression, recompressed
+from c2ftool.engine.result import phase_called, report
 from c2ftool.engine.run_folder import RECORD, RunFolder, find_run, newest_finished
 from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import facts, select
@@ -21,11 +22,12 @@ from c2ftool.files import lock
 from c2ftool.metrics.definitions import METRICS
 from c2ftool.metrics.spread import mean_and_spread
 from c2ftool.models.build import build_classifier
+from c2ftool.models.layout import Rules
 from c2ftool.models.weights import load_into, read_weights, weights_of_run
 from c2ftool.spec.overrides import apply
 from c2ftool.spec.read import Fault, fail, plain, read_text
 from c2ftool.spec.resolve import read_resolved
-from c2ftool.spec.resolved import Resolved, ResolvedFrontend
+from c2ftool.spec.resolved import Resolved
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     }
     if record["task"] == "pretrain":
         return Rescored(scores={}, definitions={}, clips=0, weights="", **common)
-    resolved = _overridden(read_resolved(folder / "resolved.yaml"), settings.overrides)
+    data_arguments = [text for text in settings.overrides if not is_compression(text)]
+    resolved = _overridden(read_resolved(folder / "resolved.yaml"), data_arguments)
     which = settings.weights or outcome["weights"]
     state, weights_record = read_weights(weights_of_run(folder, which))
     selection = select(resolved.data, settings.data_root)
@@ -155,9 +158,15 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
         raise UsageError(f"run {common['name']} names no test clips", cure="Name a split: data.test=[valid]")
     resolved = resolved.model_copy(update={"multi_label": known.multi_label})
     device = open_device(settings.device, resolved.precision, "off")
-    frontend = ResolvedFrontend.model_validate(weights_record["frontend"])
-    classifier = build_classifier(resolved.model, frontend, len(resolved.classes)).to(device.torch)
+    phase = phase_called(resolved, weights_record["phase"])
+    classifier = build_classifier(resolved.model, phase.tokens, len(resolved.classes))
     load_into(classifier, state, where=str(folder))
+    frontend, tokens = phase.frontend, phase.tokens
+    if compression := [text for text in settings.overrides if is_compression(text)]:
+        frontend, tokens = recompressed(resolved.model, phase, compression)
+        for change in classifier.backbone.resize(tokens, Rules()):
+            settings.say(f"{common['name']}: {change.name}: {change.what}")
+    classifier.to(device.torch)
     scoring = Scoring(selection, resolved, device, threads=2)
     metrics = list(settings.metrics or resolved.metrics)
     results, scored = scoring.results(classifier, frontend, selection.test, metrics)
@@ -182,13 +191,14 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
 
 
 def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
-    """The resolved spec with `data.*` arguments put in; other values are part of the weights and cannot change."""
+    """The resolved spec with `data.*` arguments put in; others, but for `compression`, are part of the weights."""
     if not overrides:
         return resolved
     for text in overrides:
         if not text.startswith("data."):
             raise UsageError(
-                f"{text!r}: only data.* can differ when a run is scored", cure="For example: data.test=[valid]"
+                f"{text!r}: only data.* and compression can differ when a run is scored",
+                cure='For example: data.test=[valid], or compression="{method: fshift, factor: 2}"',
             )
     faults: list[Fault] = []
     root = read_text(resolved.model_dump_json(), "resolved.yaml")

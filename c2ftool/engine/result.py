@@ -22,7 +22,7 @@ from c2ftool.metrics import report_page
 from c2ftool.metrics.report import write_report
 from c2ftool.metrics.results import ClipResults
 from c2ftool.models.weights import load_into, read_weights
-from c2ftool.spec.resolved import Resolved
+from c2ftool.spec.resolved import Resolved, ResolvedPhase
 
 
 @dataclass(frozen=True)
@@ -70,37 +70,56 @@ class Outcome:
 def final_score(
     student: nn.Module, run: Path, resolved: Resolved, selection: Selection, scoring: Scoring
 ) -> tuple[str, ClipResults | None, Scored | None]:
-    """(which weights, results, scores) on the test clips: the best weights where a metric chose them, else the last."""
+    """(which weights, results, scores) on the test clips.
+
+    The averaged weights where the last phase has an average, else the best where a metric chose them, else the last.
+    """
     if resolved.task != "finetune" or not len(selection.test):
         return "last", None, None
-    best = run / "checkpoints" / "weights-best.safetensors"
-    which = "best" if resolved.select is not None and best.exists() else "last"
-    frontend = resolved.phases[-1].frontend
-    if which == "best":
-        state, record = read_weights(best)
-        load_into(student, state, where=str(best))
-        frontend = frontend.model_validate(record["frontend"])  # best may lie in a coarser phase
-    results, scored = scoring.results(student, frontend, selection.test)
+    which = "last"
+    if resolved.phases[-1].average is not None and _weights_file(run, "average").exists():
+        which = "average"
+    elif resolved.select is not None and _weights_file(run, "best").exists():
+        which = "best"
+    phase = resolved.phases[-1]
+    if which != "last":
+        state, record = read_weights(_weights_file(run, which))
+        phase = phase_called(resolved, record["phase"])  # the best may lie in a coarser phase
+        student.backbone.set_tokens(phase.tokens)  # type: ignore[union-attr, operator]
+        load_into(student, state, where=str(_weights_file(run, which)))
+    results, scored = scoring.results(student, phase.frontend, selection.test)
     return which, results, scored
+
+
+def _weights_file(run: Path, which: str) -> Path:
+    return run / "checkpoints" / f"weights-{which}.safetensors"
+
+
+def phase_called(resolved: Resolved, name: str) -> ResolvedPhase:
+    """The run's phase of this name."""
+    return next(phase for phase in resolved.phases if phase.name == name)
 
 
 def phase_rows(resolved: Resolved, costs: list[PhaseCost], clock: Clock) -> list[dict[str, Any]]:
     """What each phase took, as plain data. Steps count over the run from 1."""
     rows, first = [], 1
     for place, (phase, cost) in enumerate(zip(resolved.phases, costs, strict=True)):
+        steps = clock.steps[place]
+        clips = steps * phase.batch
         rows.append(
             {
                 "name": phase.name,
                 "first_step": first,
-                "last_step": first + phase.steps - 1,
-                "clips": cost.clips,
-                "flops": float(cost.training),
-                "frontend_flops": float(cost.frontends),
-                "seconds": clock.seconds[place] if place < len(clock.seconds) else 0.0,
-                "waited": clock.waited[place] if place < len(clock.waited) else 0.0,
+                "last_step": first + steps - 1,
+                "clips": clips,
+                "flops": float(cost.clip.training * clips),
+                "frontend_flops": float(cost.frontend * clips),
+                "seconds": clock.seconds[place],
+                "waited": clock.waited[place],
+                "ended": clock.ended[place],
             }
         )
-        first += phase.steps
+        first += steps
     return rows
 
 

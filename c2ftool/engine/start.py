@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from c2ftool.engine.boundary import start_rules
+from c2ftool.errors import DataError
+from c2ftool.models.backbone import PatchBackbone, shape_of
+from c2ftool.models.initialise import initialise
+from c2ftool.models.layout import Change, Shape, fit
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
-from c2ftool.models.weights import load_into, resolve_weights, starting_weights
+from c2ftool.models.weights import Start, load_into, resolve_weights, starting_weights
 from c2ftool.spec.resolved import Resolved
 
 
@@ -36,7 +41,10 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
     path = resolve_weights(reference, runs_root)
     start = starting_weights(path)
     where = f"{reference} ({path})"
-    load_into(student.backbone, start.backbone, where=where)  # type: ignore[arg-type]
+    backbone, changes = _fitted(student.backbone, start, resolved, where)  # type: ignore[arg-type]
+    load_into(student.backbone, backbone, where=where, allow_missing=_created(changes))  # type: ignore[arg-type]
+    if created := _created(changes):
+        initialise(student, resolved.seed, only={f"backbone.{name}" for name in created})
     notes = [f"backbone of {reference}"]
     for part, state in (("head", start.head), ("decoder", start.decoder)):
         own = getattr(student, part, None)
@@ -47,8 +55,31 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
             load_into(own, state, where=where)
         notes.append(f"its {part}" if wanted else f"{part} random")
     say(f"weights: {', '.join(notes)} (sha256 {start.sha256[:12]})")
+    for change in changes:
+        say(f"  {change.name}: {change.what}")
     _compare_frontends(_frontend_of(reference, start.record), resolved, say)
     return Parent(reference, start.sha256)
+
+
+def _fitted(
+    backbone: PatchBackbone, start: Start, resolved: Resolved, where: str
+) -> tuple[dict[str, Tensor], list[Change]]:
+    """The file's backbone, fitted to the first phase's token grid and patch."""
+    phase = resolved.phases[0]
+    new = shape_of(phase.tokens)
+    old = Shape(start.grid or new.grid, start.patch or new.patch)
+    try:
+        return fit(start.backbone, backbone.sized, old, new, start_rules(phase))
+    except ValueError as error:
+        raise DataError(
+            f"the weights do not fit the model: {error}",
+            place=where,
+            cure="Set model.backbone and model.stride to those that the weights were made with.",
+        ) from None
+
+
+def _created(changes: list[Change]) -> tuple[str, ...]:
+    return tuple(change.name for change in changes if change.kind == "created")
 
 
 def _same_classes(state: dict[str, Any], record: dict[str, Any] | None, head: nn.Module, resolved: Resolved) -> bool:
@@ -65,7 +96,7 @@ def _compare_frontends(theirs: dict[str, Any], resolved: Resolved, say: Callable
     Hop and frames follow a phase's compression and are left out. Another mean or deviation is usual on other data, and
     a note; anything else is a warning.
     """
-    ours = resolved.phases[0].frontend.model_dump()
+    ours = resolved.phases[0].full_frontend.model_dump()
     for key in ("sample_rate", "mels", "window", "frame_length"):
         if key in theirs and theirs[key] != ours[key]:
             say(f"warning: front end: the weights were made with {key} {theirs[key]}, this run has {ours[key]}")
@@ -81,4 +112,4 @@ def _frontend_of(reference: str, record: dict[str, Any] | None) -> dict[str, Any
     if record is not None:
         return record.get("frontend") or {}
     known = PUBLIC_WEIGHTS.get(reference.removeprefix("public:"))
-    return {} if known is None else asdict(known.frontend)
+    return {} if known is None or known.frontend is None else asdict(known.frontend)

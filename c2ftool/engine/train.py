@@ -134,15 +134,14 @@ class _Run:
     def go(self) -> Outcome | None:
         """Build, restore, train, score."""
         resolved, device = self.resolved, self.device
-        objective = build_objective(resolved)
         checkpoints = Checkpoints(self.path / "checkpoints", resolved.checkpoints.keep)
         found = checkpoints.newest(self._say) if self.options.resume else None
+        clock = Clock() if found is None else Clock.restore(found[1]["clock"])
+        objective = build_objective(resolved, clock.phase)
         record = self._record(objective, found)
-        clock = Clock()
         if found is not None:
             weights, state, _ = found
             load_into(objective.student, weights, where=str(self.path))
-            clock = Clock.restore(state["clock"])
             if state["threads"] != torch.get_num_threads() and not device.cuda:
                 self._say(
                     f"warning: {torch.get_num_threads()} threads now, {state['threads']} before: losses will not be "

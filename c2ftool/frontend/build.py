@@ -1,10 +1,14 @@
-"""The front end of a phase as a module: int16 waveforms in, normalised log-mel out."""
+"""The front end of a phase as a module: int16 waveforms in, what the tokeniser takes out.
+
+log-mel -> (pooled, at `log_mel`) -> padded, normalised -> [augmentation] -> (pooled, at `input`) -> tokeniser
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from c2ftool.compression.pool import pool
 from c2ftool.frontend.kaldi import log_mel
 from c2ftool.spec.resolved import ResolvedFrontend
 
@@ -29,6 +33,7 @@ class LogMel(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, frames, mels) float32 of (B, S) int16 or float waveforms in [-1, 1] with (B,) valid samples each.
 
+        Normalised and, where pooling belongs to the log-mel, pooled; pooling of the input is left to `compress`.
         A clip's mean is removed over its own samples, as far as the frames reach; what lies beyond its length changes
         nothing, nor do the other clips.
         """
@@ -51,10 +56,30 @@ class LogMel(nn.Module):
         )
         # frames that reach beyond a clip's end are none of its own
         valid = torch.where(lengths < spec.frame_length, 0, 1 + (lengths - spec.frame_length) // spec.hop)
+        wanted = spec.frames
+        if spec.pool is not None and spec.pool.at == "log_mel":
+            wanted //= spec.pool.time
+            valid = valid // spec.pool.time
+            if mel.shape[1] < spec.pool.time:
+                mel = nn.functional.pad(mel, (0, 0, 0, spec.pool.time - mel.shape[1]))
+            mel = pool(mel, spec.pool.reduce, spec.pool.time, spec.pool.mel)
         mel.masked_fill_((torch.arange(mel.shape[1], device=mel.device) >= valid[:, None])[..., None], 0.0)
-        if mel.shape[1] < spec.frames:
-            mel = nn.functional.pad(mel, (0, 0, 0, spec.frames - mel.shape[1]))
+        if mel.shape[1] < wanted:
+            mel = nn.functional.pad(mel, (0, 0, 0, wanted - mel.shape[1]))
         return mel.sub_(spec.mean).div_(2 * spec.std)
+
+    def compress(self, features: Tensor) -> Tensor:
+        """What the tokeniser takes of normalised, augmented features (B, frames, mels): pooled, where that is last."""
+        pooling = self.spec.pool
+        if pooling is None or pooling.at != "input":
+            return features
+        return pool(features, pooling.reduce, pooling.time, pooling.mel)
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """(time, mel) compression that features have while they are augmented, beyond that of hop and filter bank."""
+        pooling = self.spec.pool
+        return (pooling.time, pooling.mel) if pooling is not None and pooling.at == "log_mel" else (1, 1)
 
 
 def build_frontend(spec: ResolvedFrontend) -> LogMel:

@@ -5,41 +5,45 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from c2ftool.draws import Draw
-from c2ftool.models.eat import Eat
+from c2ftool.models.backbone import PatchBackbone
 from c2ftool.spec import model as spec_model
 
 
 class ClipHead(nn.Module):
-    """One score per class and clip: pooled tokens, LayerNorm (eps 1e-6), linear (EAT, EAT_audio_classification.py).
+    """One score per class and clip: pooled tokens, LayerNorm, linear (EAT: EAT_audio_classification.py; AST: mlp_head).
 
     With `linear_softmax` every token is scored and the scores are pooled (Wang et al., ICASSP 2019). The public code
     pools the D features by that formula instead, and scores the result; no published weights do.
     """
 
-    def __init__(self, width: int, spec: spec_model.ClipHead, classes: int) -> None:
+    def __init__(
+        self, width: int, spec: spec_model.ClipHead, classes: int, *, prefix: int = 1, eps: float = 1e-6
+    ) -> None:
+        """prefix: tokens in front of the patches' (EAT's CLS; AST's class and distillation token). eps: of the norm."""
         super().__init__()
         self.pool = spec.pool
-        self.norm = nn.LayerNorm(width, 1e-6)
+        self.prefix = prefix
+        self.norm = nn.LayerNorm(width, eps)
         self.fc = nn.Linear(width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, 1 + N, D) with CLS first -> (B, C) logits."""
+        """(B, P + N, D) with the P tokens in front first -> (B, C) logits."""
         match self.pool:
             case "cls":
-                return self.fc(self.norm(tokens[:, 0]))
+                return self.fc(self.norm(tokens[:, : self.prefix].mean(1)))
             case "mean":
-                return self.fc(self.norm(tokens[:, 1:].mean(1)))
+                return self.fc(self.norm(tokens[:, self.prefix :].mean(1)))
             case "linear_softmax":
-                return linear_softmax(self.fc(self.norm(tokens[:, 1:])))
+                return linear_softmax(self.fc(self.norm(tokens[:, self.prefix :])))
 
 
 class ClipClassifier(nn.Module):
     """A backbone with a clip head."""
 
-    def __init__(self, backbone: Eat, spec: spec_model.ClipHead, classes: int) -> None:
+    def __init__(self, backbone: PatchBackbone, spec: spec_model.ClipHead, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = ClipHead(backbone.width, spec, classes)
+        self.head = ClipHead(backbone.width, spec, classes, prefix=backbone.prefix, eps=backbone.head_eps)
 
     def forward(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, frames, mels) -> (B, C) logits."""

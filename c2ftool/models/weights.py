@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from c2ftool.errors import DataError, MissingError, UsageError
 from c2ftool.files import sha256, write_atomically
+from c2ftool.models.public import ast, deit, eat
+from c2ftool.models.public.account import Adapted, Pair, State
 from c2ftool.models.public.download import Progress, fetch
-from c2ftool.models.public.eat import is_eat, to_native
 from c2ftool.models.public.reading import kind_of, read_tensors, safetensors_metadata
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
+from c2ftool.models.public.timm_records import timm_weights
+from c2ftool.spec.backbones import BACKBONES
 
 _KEY = "c2f"
 _SHOWN = 8
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class LoadReport:
 class Start:
     """Weights to start from. head, decoder and teacher (of the backbone): None where the file has none.
 
-    record: of our own files. backbone_name: None if the size is not a known one. report: one line on what was read.
+    record: of our own files. family: eat, ast, or deit for ImageNet weights of an AST's body; empty if our record names
+    no known backbone. backbone_name: None if the size is not a known one. grid: (time, frequency) of the tokens that
+    the weights were made for; patch: (time, mel) of their kernel; None where the file does not tell. report: one line
+    on what was read.
     """
 
     backbone: State
@@ -57,7 +62,10 @@ class Start:
     decoder: State | None
     teacher: State | None
     record: dict[str, Any] | None
+    family: str
     backbone_name: str | None
+    grid: Pair | None
+    patch: Pair | None
     sha256: str
     report: str
 
@@ -78,7 +86,7 @@ def read_weights(path: Path) -> tuple[State, dict[str, Any]]:
         raise DataError(
             "this weights file has no c2ftool record",
             place=str(path),
-            cure="Name published weights as model.weights=file:PATH or public:NAME.",
+            cure="Name published weights as model.weights=file:PATH, public:NAME or timm:NAME.",
         )
     return read_tensors(path).tensors, record
 
@@ -139,26 +147,8 @@ def starting_weights(path: Path) -> Start:
     record = _record(path)
     tensors = read_tensors(path).tensors
     if record is not None:
-        parts = {part: _part(tensors, part) for part in ("backbone", "head", "decoder")}
-        if not parts["backbone"]:
-            raise DataError("it holds no backbone", place=str(path), cure="Name a run's weights-*.safetensors.")
-        return Start(
-            backbone=parts["backbone"],
-            head=parts["head"] or None,
-            decoder=parts["decoder"] or None,
-            teacher=None,
-            record=record,
-            backbone_name=record.get("backbone"),
-            sha256=sha256(path),
-            report=f"c2ftool: {len(tensors)} tensors of {record.get('backbone')}, step {record.get('step')}",
-        )
-    if not is_eat(tensors):
-        raise DataError(
-            f"weights of an unknown kind: {len(tensors)} tensors, such as {', '.join(list(tensors)[:3])}",
-            place=str(path),
-            cure="Files of c2ftool and published EAT checkpoints can be read.",
-        )
-    adapted = to_native(tensors)
+        return _own(tensors, record, path)
+    family, adapted = _published(tensors, path)
     if adapted.report.missing:
         raise DataError(
             f"the checkpoint is incomplete; {adapted.report}", place=str(path), cure="Download or export it again."
@@ -169,9 +159,63 @@ def starting_weights(path: Path) -> Start:
         decoder=adapted.decoder or None,
         teacher=adapted.teacher or None,
         record=None,
+        family=family,
         backbone_name=adapted.report.backbone,
+        grid=adapted.grid,
+        patch=adapted.patch,
         sha256=sha256(path),
         report=str(adapted.report),
+    )
+
+
+def _own(tensors: State, record: dict[str, Any], path: Path) -> Start:
+    """The weights of a file of ours."""
+    parts = {part: _part(tensors, part) for part in ("backbone", "head", "decoder")}
+    if not parts["backbone"]:
+        raise DataError("it holds no backbone", place=str(path), cure="Name a run's weights-*.safetensors.")
+    name = record.get("backbone")
+    return Start(
+        backbone=parts["backbone"],
+        head=parts["head"] or None,
+        decoder=parts["decoder"] or None,
+        teacher=None,
+        record=record,
+        family=BACKBONES[name].family if name in BACKBONES else "",
+        backbone_name=name,
+        grid=recorded_pair(record, "grid"),
+        patch=recorded_pair(record, "patch"),
+        sha256=sha256(path),
+        report=f"c2ftool: {len(tensors)} tensors of {name}, step {record.get('step')}",
+    )
+
+
+def recorded_pair(record: Mapping[str, Any], key: str) -> Pair | None:
+    """(time, mel) of a record's `tokens`: grid, patch or stride; None where it is not on record."""
+    tokens = record.get("tokens")
+    match tokens.get(key) if isinstance(tokens, Mapping) else None:
+        case [int(time), int(mel)]:
+            return time, mel
+    return None
+
+
+def _published(tensors: State, path: Path) -> tuple[str, Adapted]:
+    """(family, what was read). Raises DataError for an unknown kind."""
+    if eat.is_eat(tensors):
+        return "eat", eat.to_native(tensors)
+    if ast.is_ast(tensors):
+        return "ast", ast.to_native(tensors)
+    if deit.is_deit(tensors):
+        return "deit", deit.to_native(tensors)
+    if deit.is_plain_vit(tensors):
+        raise DataError(
+            "a vision transformer without distillation token; AST needs a distilled one (DeiT)",
+            place=str(path),
+            cure="Name one of timm's, such as timm:deit_base_distilled_patch16_384.",
+        )
+    raise DataError(
+        f"weights of an unknown kind: {len(tensors)} tensors, such as {', '.join(list(tensors)[:3])}",
+        place=str(path),
+        cure="Files of c2ftool, published EAT and AST checkpoints and timm's distilled DeiT can be read.",
     )
 
 
@@ -180,7 +224,9 @@ def _part(tensors: State, part: str) -> State:
 
 
 def resolve_weights(reference: str, runs_root: Path, *, progress: Progress | None = None) -> Path:
-    """The file that `model.weights` names: file:PATH, public:NAME (fetched if need be) or run:NAME[@best|last|PHASE].
+    """The file that `model.weights` names: file:PATH, run:NAME[@best|last|PHASE], public:NAME or timm:NAME.
+
+    Those of public: and timm: are fetched if they are not there yet.
 
     Raises MissingError if it is not there, UsageError for an unknown form.
     """
@@ -196,11 +242,14 @@ def resolve_weights(reference: str, runs_root: Path, *, progress: Progress | Non
                 known = ", ".join(PUBLIC_WEIGHTS)
                 raise MissingError(f"unknown public weights {rest!r}", cure=f"Known: {known}. Or name a file:PATH.")
             return fetch(PUBLIC_WEIGHTS[rest], progress=progress)
+        case "timm":
+            return fetch(timm_weights(rest), progress=progress)
         case "run":
             name, _, which = rest.partition("@")
             return weights_of_run(runs_root / name, which or None)
     raise UsageError(
-        f"{reference!r} names no weights", cure="Write run:NAME[@best|last|PHASE], file:PATH or public:NAME."
+        f"{reference!r} names no weights",
+        cure="Write run:NAME[@best|last|PHASE], file:PATH, public:NAME or timm:NAME.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from torch.nn import Parameter
 from c2ftool.augment.build import Augmentations
 from c2ftool.draws import Draw
 from c2ftool.frontend.build import LogMel, build_frontend
-from c2ftool.spec.resolved import ResolvedPhase
+from c2ftool.models.backbone import PatchBackbone
+from c2ftool.models.layout import Change, Rules
+from c2ftool.spec.resolved import ResolvedPhase, Tokens
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,22 @@ class Objective(nn.Module, ABC):
     def begin_phase(self, phase: ResolvedPhase, index: int) -> None:
         """Take up a phase: its front end and augmentation."""
         self._frontend: LogMel = build_frontend(phase.frontend)
-        self._augment = Augmentations(phase.augment, phase.compression.factor)
+        factor = self._frontend.factors[0] * phase.frontend.hop // phase.full_frontend.hop
+        self._augment = Augmentations(phase.augment, factor, self._frontend.pad_value)
+
+    def resize(self, tokens: Tokens, rules: Rules) -> list[Change]:
+        """Fit the student's backbone to another token grid and patch; names are the student's."""
+        backbone = self.student.backbone
+        assert isinstance(backbone, PatchBackbone)
+        changes = backbone.resize(tokens, rules)
+        return [replace(change, name=f"backbone.{change.name}") for change in changes]
 
     def prepare_batch(self, waveforms: Tensor, lengths: Tensor, labels: Tensor, draw: Draw) -> Prepared:
         """The whole local batch as features and targets, without gradient."""
         with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
-            waveforms = self._augment.waveforms(waveforms, lengths, draw)
-            features = self._frontend(waveforms, lengths)
-            features, targets = self._augment.features(features, self.targets_of(labels), draw)
+            waveforms, targets = self._augment.waveforms(waveforms, lengths, self.targets_of(labels), draw)
+            features, targets = self._augment.features(self._frontend(waveforms, lengths), targets, draw)
+            features = self._frontend.compress(features)
             return Prepared(features, targets, self.norms(features, targets))
 
     def targets_of(self, labels: Tensor) -> Tensor | None:

@@ -11,15 +11,18 @@ from c2ftool.spec.objective import Classify, Eat
 from c2ftool.spec.resolved import Resolved
 
 
-def build_objective(resolved: Resolved) -> Objective:
-    """The objective that the spec names. Starting weights (`model.weights`) are loaded by the engine afterwards."""
-    frontend = resolved.phases[0].frontend
+def build_objective(resolved: Resolved, phase: int = 0) -> Objective:
+    """The objective that the spec names, its student laid out for the phase with this index.
+
+    Starting weights (`model.weights`) are loaded by the engine afterwards.
+    """
+    tokens = resolved.phases[phase].tokens
     objective: Objective
     match resolved.objective:
         case Eat() as spec:
-            objective = EatObjective(EatStudent(resolved.model, frontend, spec), spec)
+            objective = EatObjective(EatStudent(resolved.model, tokens, spec), spec)
         case Classify() as spec:
-            classifier = build_classifier(resolved.model, frontend, len(resolved.classes))
+            classifier = build_classifier(resolved.model, tokens, len(resolved.classes))
             objective = ClassifyObjective(classifier, spec)
             if resolved.model.freeze == "body":
                 classifier.backbone.requires_grad_(False)

@@ -18,23 +18,24 @@ from c2ftool.draws import Draw
 from c2ftool.errors import GuardError
 from c2ftool.masks.gather import gather_tokens, masked_places, scatter_tokens
 from c2ftool.masks.inverse_block import inverse_block
-from c2ftool.models.build import build_backbone
+from c2ftool.models.build import build_eat
 from c2ftool.models.decoder import ConvDecoder
 from c2ftool.models.eat import Eat
+from c2ftool.models.layout import Change, Rules
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.ema import EmaTeacher, decay_at
 from c2ftool.spec import objective as spec_objective
 from c2ftool.spec.masks import InverseBlock
 from c2ftool.spec.model import Model
-from c2ftool.spec.resolved import ResolvedFrontend, ResolvedPhase, ResolvedTeacher
+from c2ftool.spec.resolved import ResolvedPhase, ResolvedTeacher, Tokens
 
 
 class EatStudent(nn.Module):
     """The encoder and its decoder."""
 
-    def __init__(self, model: Model, frontend: ResolvedFrontend, spec: spec_objective.Eat) -> None:
+    def __init__(self, model: Model, tokens: Tokens, spec: spec_objective.Eat) -> None:
         super().__init__()
-        self.backbone = build_backbone(model, frontend)
+        self.backbone = build_eat(model, tokens)
         self.decoder = ConvDecoder(self.backbone.width, spec.decoder)
 
     def forward(
@@ -94,13 +95,18 @@ class EatObjective(Objective):
         """Take up a phase. A later phase keeps the teacher; its decay starts afresh."""
         super().begin_phase(phase, index)
         assert phase.masks is not None and phase.teacher is not None and phase.visible is not None
-        time, frequency = phase.grid
         self._masks: InverseBlock = phase.masks
         self._ema: ResolvedTeacher = phase.teacher
-        self._masked = time * frequency - phase.visible
+        self._masked = phase.tokens.count - phase.visible
         self._collapse_after = phase.collapse_after
         if self._teacher is None:
             self._teacher = EmaTeacher(self.student.backbone)
+
+    def resize(self, tokens: Tokens, rules: Rules) -> list[Change]:
+        """Fit student and teacher to another token grid and patch."""
+        if self._teacher is not None:
+            self._teacher.module.resize(tokens, rules)
+        return super().resize(tokens, rules)
 
     def targets_of(self, labels: Tensor) -> Tensor | None:
         """None: labels are not looked at."""

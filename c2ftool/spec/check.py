@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from c2ftool.compression.grid import frame_shift, token_grid
 from c2ftool.spec.amounts import samples
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.compression import Compression
+from c2ftool.spec.layout import compressed, full_frontend, strides
 from c2ftool.spec.objective import Classify, Eat
 from c2ftool.spec.root import Phase, Spec
-from c2ftool.spec.train import Cosine, Step
+from c2ftool.spec.stop import Budget, Surpasses
+from c2ftool.spec.train import Average, Cosine, Step
 
 Finding = tuple[tuple[str | int, ...], str, str]  # path, message, hint
 _NO_SHARE = ("a share has no meaning here", "write steps, epochs or clips")
@@ -21,6 +23,9 @@ def check(spec: Spec) -> Iterator[Finding]:
     yield from _task(spec)
     yield from _data(spec)
     yield from _evaluate(spec)
+    yield from _model(spec)
+    yield from _savings(spec)
+    yield from _average(spec)
     names = Counter(phase.name for phase in spec.phases)
     for place, phase in enumerate(spec.phases):
         if names[phase.name] > 1:
@@ -64,8 +69,9 @@ def _eat(spec: Spec, objective: Eat) -> Iterator[Finding]:
                 if not 0 <= layer < size.depth:
                     message = f"{size.name} has blocks 0 to {size.depth - 1}, not {layer}"
                     yield (*path, "teachers", place, "layers"), message, ""
-        if part.augment is not None and part.augment.mixup is not None:
-            yield (*path, "augment", "mixup"), "mixup needs labels, and pre-training has none", "remove it"
+        for key in ("waveform_mixup", "mixup"):
+            if part.augment is not None and getattr(part.augment, key) is not None:
+                yield (*path, "augment", key), f"{key} needs labels, and pre-training has none", "remove it"
 
 
 def _classify(spec: Spec, objective: Classify) -> Iterator[Finding]:
@@ -136,7 +142,7 @@ def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
         yield (*here, "length"), f"a phase cannot be `{phase.length}` long", "write steps, epochs or clips above 0"
     augment = phase.augment or spec.augment
     batch = phase.batch or spec.train.batch
-    if augment.mixup is not None and batch % 2:
+    if (augment.mixup is not None or augment.waveform_mixup is not None) and batch % 2:
         path = (*here, "batch") if phase.batch else ("train", "batch")
         yield path, f"mixup pairs the clips of a batch, and {batch} is odd", "choose an even batch"
     schedule = phase.schedule or spec.train.schedule
@@ -146,31 +152,110 @@ def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
     peak = (phase.optimizer or spec.train.optimizer).lr
     if isinstance(schedule, Cosine) and schedule.min_lr > peak:
         yield (*where, "min_lr"), f"the cosine would rise: min_lr {schedule.min_lr:g} is above lr {peak:g}", ""
+    yield from _stop(spec, phase, here)
     yield from _grid(spec, phase, here)
 
 
 def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Finding]:
     size = BACKBONES[spec.model.backbone]
-    front = phase.frontend or spec.frontend
-    rate = front.sample_rate or size.frontend.sample_rate
-    for key, duration in (("frame_length", front.frame_length), ("hop", front.hop)):
+    given = phase.frontend or spec.frontend
+    rate = given.sample_rate or size.frontend.sample_rate
+    for key, duration in (("frame_length", given.frame_length), ("hop", given.hop)):
         if duration is not None and samples(duration, rate) < 1:
             place = (*here, "frontend", key) if phase.frontend else ("frontend", key)
             yield place, f"`{duration}` is less than a sample at {rate} Hz", ""
-    frames, mels = front.frames or size.frontend.frames, front.mels or size.frontend.mels
-    factor = (phase.compression or spec.compression).factor
+    compression = phase.compression or spec.compression
+    small = compression.factor * compression.mel_factor == 1
     where: tuple[str | int, ...] = (*here, "compression") if phase.compression else (*here, "length")
-    if factor == 1 and front.frames is not None:
+    if small and given.frames is not None:
         where = (*here, "frontend", "frames") if phase.frontend else ("frontend", "frames")
     try:
-        shorter, _ = frame_shift(frames, 1, factor)
-        time, frequency = token_grid(shorter, mels, size.patch)
+        _, tokens = compressed(full_frontend(given, size, 0.0, 1.0), compression, size.patch, strides(spec.model, size))
     except ValueError as error:
-        cause = f"compression by {factor}: {error}" if factor > 1 else str(error)
-        yield where, cause, "raise frontend.frames or frontend.mels" + (", or lower the factor" if factor > 1 else "")
+        cause = str(error) if small else f"compression by {_factors(compression)}: {error}"
+        yield where, cause, "raise frontend.frames or frontend.mels" + ("" if small else ", or lower the factor")
         return
-    if size.family == "eat" and time > 768:
-        yield where, f"{time} time patches; EAT's positions end at 768", "lower frontend.frames"
-    if isinstance(spec.objective, Eat) and time * frequency < 2:
-        message = f"a grid of {time} x {frequency} tokens leaves nothing to mask"
+    if size.family == "eat" and tokens.time > 768:
+        yield where, f"{tokens.time} time patches; EAT's positions end at 768", "lower frontend.frames"
+    if isinstance(spec.objective, Eat) and tokens.count < 2:
+        message = f"a grid of {tokens.time} x {tokens.frequency} tokens leaves nothing to mask"
         yield where, message, "raise frontend.frames or lower the compression"
+
+
+def _factors(compression: Compression) -> str:
+    over_mels = f" (mel axis {compression.mel_factor})" if compression.mel_factor > 1 else ""
+    return f"{compression.factor}{over_mels}"
+
+
+def _model(spec: Spec) -> Iterator[Finding]:
+    size, stride = BACKBONES[spec.model.backbone], spec.model.stride
+    if stride is not None and any(step > side for step, side in zip(stride, size.patch, strict=True)):
+        message = (
+            f"a stride of {stride[0]} x {stride[1]} leaves gaps between patches of {size.patch[0]} x {size.patch[1]}"
+        )
+        yield ("model", "stride"), message, "choose one up to the patch's size"
+    if not size.patched:
+        for path, part in _parts(spec):
+            if part.compression is not None and part.compression.method == "patch":
+                message = f"{size.name} has no patch kernel, so its patches cannot be widened"
+                yield (*path, "compression"), message, "use method fshift or pool"
+    if isinstance(spec.objective, Eat) and size.family != "eat":
+        yield (
+            ("model", "backbone"),
+            f"objective eat pre-trains EAT, not {size.name}",
+            "choose one of the eat_ backbones",
+        )
+
+
+def _stop(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Finding]:
+    stop, data = phase.stop, spec.data
+    if isinstance(stop, Budget):
+        if (stop.flops is None) == (stop.time is None):
+            yield (
+                (*here, "stop"),
+                "a budget is of `flops` or of `time`",
+                "give one of them: {kind: budget, flops: 1e15}",
+            )
+    elif stop is not None:
+        if spec.task == "pretrain":
+            yield (*here, "stop"), f"{stop.kind} needs a metric, and pre-training is not scored", "use kind: budget"
+        elif not (data.valid or data.fold is not None or data.folds is not None):
+            message = f"{stop.kind} needs a metric on validation clips, and there are none"
+            yield (*here, "stop"), message, "name data.valid or data.fold, or use kind: budget"
+        elif stop.metric is not None and spec.evaluate.metrics is not None and stop.metric not in spec.evaluate.metrics:
+            yield (*here, "stop", "metric"), f"{stop.metric} is not among evaluate.metrics", "add it there"
+        if isinstance(stop, Surpasses) and stop.value is None and spec.savings is None:
+            message = "surpasses needs something to surpass"
+            yield (*here, "stop"), message, "give a `value`, or name a run in savings.baseline"
+
+
+def _savings(spec: Spec) -> Iterator[Finding]:
+    savings = spec.savings
+    if savings is None:
+        return
+    if savings.metric is not None and spec.evaluate.metrics is not None and savings.metric not in spec.evaluate.metrics:
+        yield ("savings", "metric"), f"{savings.metric} is not among evaluate.metrics", "add it there"
+    for key, length in (("baseline_best", savings.baseline_best), ("reached", savings.reached)):
+        if length is not None and length.unit == "%":
+            yield ("savings", key), *_NO_SHARE
+    if (savings.baseline_best is None) != (savings.reached is None):
+        missing = "reached" if savings.reached is None else "baseline_best"
+        yield ("savings",), f"baseline_best and reached belong together; {missing} is not given", ""
+    if savings.at == "first_beat" and spec.task == "pretrain":
+        message = "first_beat needs a metric, and pre-training is not scored"
+        yield ("savings", "at"), message, "use at: end"
+
+
+def _average(spec: Spec) -> Iterator[Finding]:
+    named: list[tuple[tuple[str | int, ...], Average]] = []
+    if spec.train.average is not None:
+        named.append((("train", "average"), spec.train.average))
+    for place, phase in enumerate(spec.phases):
+        if phase.average is not None and phase.average != spec.train.average:
+            named.append((("phases", place, "average"), phase.average))
+    for path, average in named:
+        for key, length in (("start", average.start), ("every", average.every)):
+            if length.unit == "%":
+                yield (*path, key), *_NO_SHARE
+            elif length.value == 0:
+                yield (*path, key), "an average has no moment `0`", "write steps, epochs or clips above 0"

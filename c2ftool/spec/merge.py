@@ -13,8 +13,8 @@ from c2ftool.spec.find import find_spec, nearest
 from c2ftool.spec.read import Fault, Faults, Node, read_file
 
 # What a phase may repeat: of `train`, and of the sections of the same name.
-TRAIN_KEYS = ("batch", "optimizer", "schedule", "clip")
-SECTION_KEYS = ("compression", "masks", "augment", "frontend")
+TRAIN_KEYS = ("batch", "optimizer", "schedule", "clip", "average")
+SECTION_KEYS = ("compression", "masks", "augment", "frontend", "enter")
 
 
 def read_merged(path: Path, seen: tuple[Path, ...] = ()) -> Node:

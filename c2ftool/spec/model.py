@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.base import Section
+
+Step = Annotated[int, Field(ge=1, le=1024)]
 
 
 class ClipHead(Section):
@@ -16,7 +18,9 @@ class ClipHead(Section):
 
     kind: Literal["clip"]
     pool: Literal["cls", "mean", "linear_softmax"] = Field(
-        "cls", description="The CLS token, the mean over patch tokens, or linear softmax pooling of the tokens' scores."
+        "cls",
+        description="The CLS token (of AST the mean of its two), the mean over patch tokens, or linear softmax pooling "
+        "of the tokens' scores.",
     )
 
 
@@ -26,7 +30,11 @@ class Model(Section):
     backbone: str = Field(description="A name of `c2f specs ls --backbones`.")
     weights: str | None = Field(
         None,
-        description="Start from: `run:NAME[@best|last|PHASE]`, `file:PATH`, or `public:NAME`; random if not given.",
+        description="Start from: `run:NAME[@best|last|average|PHASE]`, `file:PATH`, `public:NAME`, or `timm:NAME` for "
+        "ImageNet weights of timm; random if not given.",
+    )
+    stride: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="Step from patch to patch, [frames, mel bands]; the patch's size (no overlap) if not given."
     )
     head: ClipHead | None = Field(None, description="Needed by supervised objectives.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the last block; rises linearly from 0.")
@@ -45,7 +53,9 @@ class Model(Section):
     @classmethod
     def _form(cls, value: str | None) -> str | None:
         if value is not None and (
-            value.partition(":")[0] not in ("run", "file", "public") or not value.partition(":")[2]
+            value.partition(":")[0] not in ("run", "file", "public", "timm") or not value.partition(":")[2]
         ):
-            raise ValueError(f"{value!r} names no weights; write run:NAME[@best|last|PHASE], file:PATH or public:NAME")
+            raise ValueError(
+                f"{value!r} names no weights; write run:NAME[@best|last|PHASE], file:PATH, public:NAME or timm:NAME"
+            )
         return value

@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from c2ftool.compression.grid import frame_shift, token_grid
 from c2ftool.errors import DataError, SpecError
-from c2ftool.spec.amounts import Duration, samples
 from c2ftool.spec.backbones import BACKBONES
-from c2ftool.spec.frontend import Frontend
+from c2ftool.spec.compression import NoCompression
+from c2ftool.spec.layout import compressed, full_frontend, strides
 from c2ftool.spec.objective import Classify, Eat
-from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase, ResolvedSchedule, ResolvedTeacher
+from c2ftool.spec.resolved import (
+    Resolved,
+    ResolvedAverage,
+    ResolvedPhase,
+    ResolvedSchedule,
+    ResolvedStop,
+    ResolvedTeacher,
+)
 from c2ftool.spec.root import Phase, Spec
 from c2ftool.spec.running import Metric
+from c2ftool.spec.stop import Budget, Plateau, Stop, Surpasses
 from c2ftool.spec.teachers import EmaTeacher
-from c2ftool.spec.train import Constant, Cosine, Schedule, Step
+from c2ftool.spec.train import Average, Constant, Cosine, Schedule, Step
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class DataFacts:
     clips_train: int  # in an epoch
     clips_valid: int
     clips_test: int
+    baseline_best: dict[str, float] = field(default_factory=dict)  # metric -> best of the baseline's run, if it has one
 
 
 def resolve(spec: Spec, facts: DataFacts) -> Resolved:
@@ -58,12 +66,13 @@ def resolve(spec: Spec, facts: DataFacts) -> Resolved:
         data_fingerprint=facts.fingerprint,
         model=spec.model,
         objective=spec.objective,
-        phases=[_phase(spec, phase, facts) for phase in spec.phases],
+        phases=[_phase(spec, phase, facts, select or (metrics[0] if metrics else None)) for phase in spec.phases],
         metrics=metrics,
         select=select,
         evaluate_batch=spec.evaluate.batch or 2 * spec.train.batch,
         checkpoints=spec.checkpoints,
         tracking=spec.tracking,
+        savings=spec.savings,
         micro_batch=spec.train.micro_batch,
         precision=spec.train.precision,
         compile=spec.train.compile,
@@ -83,7 +92,13 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
     if isinstance(spec.objective, Classify) and spec.objective.loss == "ce" and facts.multi_label:
         message = f"objective.loss ce is for one label per clip, and {several}"
         yield message, "Use objective.loss=bce, or choose splits or classes with one label per clip."
-    for metric in _metrics(spec, facts):
+    measured = _metrics(spec, facts)
+    for phase in spec.phases:
+        metric = getattr(phase.stop, "metric", None)
+        if metric is not None and metric not in measured:
+            message = f"phase {phase.name} stops by {metric}, which is not measured"
+            yield message, f"Set evaluate.metrics=[{', '.join([*measured, metric])}]."
+    for metric in measured:
         if metric in ("accuracy", "top5") and facts.multi_label:
             yield f"evaluate.metrics: {metric} is for one label per clip, and {several}", "Use map, auc or d_prime."
         elif metric == "top5" and len(facts.classes) <= 5:
@@ -109,19 +124,21 @@ def _select(spec: Spec, metrics: list[Metric], facts: DataFacts) -> Metric | Non
     return None if spec.data.fold is not None else metrics[0]
 
 
-def _phase(spec: Spec, phase: Phase, facts: DataFacts) -> ResolvedPhase:
+def _phase(spec: Spec, phase: Phase, facts: DataFacts, metric: Metric | None) -> ResolvedPhase:
+    """metric: what stop rules look at where they name none."""
     batch = phase.batch or spec.train.batch
     per_epoch = facts.clips_train
     steps = phase.length.steps(batch=batch, clips=per_epoch)
     lengths = {"batch": batch, "clips": per_epoch}
     size = BACKBONES[spec.model.backbone]
     compression = phase.compression or spec.compression
-    frontend = _frontend(phase.frontend or spec.frontend, spec, compression.factor, facts)
-    grid = token_grid(frontend.frames, frontend.mels, size.patch)
+    if spec.control == "restart":
+        compression = NoCompression(method="none")
+    full = full_frontend(phase.frontend or spec.frontend, size, facts.mean, facts.std)
+    frontend, tokens = compressed(full, compression, size.patch, strides(spec.model, size))
     pretraining = isinstance(spec.objective, Eat)
     masks = phase.masks or spec.masks
-    tokens = grid[0] * grid[1]
-    visible = max(1, int(round(tokens * (1 - masks.ratio), 6))) if pretraining and masks else None
+    visible = max(1, int(round(tokens.count * (1 - masks.ratio), 6))) if pretraining and masks else None
     teachers = phase.teachers or spec.teachers
     every = spec.evaluate.every.steps(**lengths)
     saves = spec.checkpoints.every.steps(**lengths) if spec.checkpoints.every else 0
@@ -133,9 +150,13 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts) -> ResolvedPhase:
         optimizer=phase.optimizer or spec.train.optimizer,
         schedule=_schedule(phase.schedule or spec.train.schedule, steps, lengths),
         clip=phase.clip if phase.clip is not None else spec.train.clip,
+        average=_average(phase.average or spec.train.average, lengths),
+        full_frontend=full,
         frontend=frontend,
         compression=compression,
-        grid=[*grid],
+        tokens=tokens,
+        enter=phase.enter or spec.enter,
+        stop=_stop(phase.stop, metric, facts),
         masks=masks if pretraining else None,
         visible=visible,
         teacher=_teacher(teachers[0], steps, size.depth, lengths) if teachers else None,
@@ -146,27 +167,26 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts) -> ResolvedPhase:
     )
 
 
-def _frontend(given: Frontend, spec: Spec, factor: int, facts: DataFacts) -> ResolvedFrontend:
-    default = BACKBONES[spec.model.backbone].frontend
-    rate = given.sample_rate or default.sample_rate
-    length = given.frame_length or Duration.parse(f"{default.frame_length_ms} ms")
-    hop = given.hop or Duration.parse(f"{default.hop_ms} ms")
-    frames, shift = frame_shift(given.frames or default.frames, samples(hop, rate), factor)
-    measured = given.normalize is None or given.normalize.measured
-    mean, std = (
-        (facts.mean, facts.std) if measured or given.normalize is None else (given.normalize.mean, given.normalize.std)
-    )
-    return ResolvedFrontend(
-        kind=given.kind,
-        sample_rate=rate,
-        mels=given.mels or default.mels,
-        window=given.window or default.window,
-        frame_length=samples(length, rate),
-        hop=shift,
-        frames=frames,
-        mean=float(mean if mean is not None else facts.mean),
-        std=float(std if std is not None else facts.std),
-    )
+def _average(average: Average | None, lengths: dict[str, int]) -> ResolvedAverage | None:
+    if average is None:
+        return None
+    return ResolvedAverage(start=average.start.steps(**lengths), every=average.every.steps(**lengths))
+
+
+def _stop(stop: Stop | None, metric: Metric | None, facts: DataFacts) -> ResolvedStop | None:
+    match stop:
+        case None:
+            return None
+        case Budget():
+            seconds = stop.time.seconds if stop.time is not None else None
+            return ResolvedStop(kind="budget", flops=stop.flops, seconds=seconds, of=stop.of)
+        case Plateau():
+            metric = stop.metric or metric
+            return ResolvedStop(kind="plateau", metric=metric, patience=stop.patience, min_delta=stop.min_delta)
+        case Surpasses():
+            metric = stop.metric or metric
+            value = stop.value if stop.value is not None else facts.baseline_best.get(str(metric))
+            return ResolvedStop(kind="surpasses", metric=metric, value=value)
 
 
 def _schedule(schedule: Schedule, steps: int, lengths: dict[str, int]) -> ResolvedSchedule:
@@ -213,7 +233,7 @@ def resolved_yaml(resolved: Resolved) -> str:
 
 
 # What does not decide a run's numbers, and so may differ when it is resumed.
-FREE = ("name", "about", "tracking", "checkpoints", "workers", "micro_batch")
+FREE = ("name", "about", "tracking", "checkpoints", "savings", "workers", "micro_batch")
 
 
 def resolved_hash(resolved: Resolved) -> str:

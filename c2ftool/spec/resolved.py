@@ -5,17 +5,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from c2ftool.spec.augment import Augment
 from c2ftool.spec.base import Section
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.data import Data
+from c2ftool.spec.entering import Enter
 from c2ftool.spec.masks import Masks
 from c2ftool.spec.model import Model
 from c2ftool.spec.objective import Objective
 from c2ftool.spec.running import Checkpoints, Metric, Tracking
+from c2ftool.spec.savings import Savings
 from c2ftool.spec.train import Optimizer
+
+
+class ResolvedPool(Section):
+    """A pooling layer of one phase: kernel = stride = (time, mel)."""
+
+    reduce: Literal["avg", "max"]
+    time: int
+    mel: int
+    at: Literal["input", "log_mel"]
 
 
 class ResolvedFrontend(Section):
@@ -27,14 +40,36 @@ class ResolvedFrontend(Section):
     window: str
     frame_length: int = Field(description="Samples of the analysis window.")
     hop: int = Field(description="Samples between frames, compression included.")
-    frames: int = Field(description="Frames of the input, compression included.")
+    frames: int = Field(description="Frames that are made; a pooling layer comes after them.")
     mean: float
     std: float
+    pool: ResolvedPool | None = None
 
     @property
     def samples(self) -> int:
         """Samples that the frames cover: what is read of a clip."""
         return self.frame_length + (self.frames - 1) * self.hop
+
+
+class Tokens(Section):
+    """What the tokeniser of one phase takes and makes; pairs are (time, mel)."""
+
+    frames: int = Field(description="Frames of its input, pooled where there is a pooling layer.")
+    mels: int
+    patch: list[int]
+    stride: list[int]
+    time: int = Field(description="Tokens over time.")
+    frequency: int = Field(description="Tokens over the mel axis.")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(time, frequency)."""
+        return self.time, self.frequency
+
+    @property
+    def count(self) -> int:
+        """Tokens of the grid, without those in front of it."""
+        return self.time * self.frequency
 
 
 class ResolvedTeacher(Section):
@@ -59,6 +94,26 @@ class ResolvedSchedule(Section):
     factor: float = 1.0
 
 
+class ResolvedStop(Section):
+    """A stop rule, every value decided."""
+
+    kind: Literal["surpasses", "plateau", "budget"]
+    metric: Metric | None = None
+    value: float | None = None
+    patience: int = 0
+    min_delta: float = 0.0
+    flops: float | None = None
+    seconds: float | None = None
+    of: Literal["phase", "run"] = "phase"
+
+
+class ResolvedAverage(Section):
+    """Moments, in steps of the phase, at which weights are averaged."""
+
+    start: int
+    every: int
+
+
 class ResolvedPhase(Section):
     """One phase, whole."""
 
@@ -69,9 +124,13 @@ class ResolvedPhase(Section):
     optimizer: Optimizer
     schedule: ResolvedSchedule
     clip: float | None
+    average: ResolvedAverage | None
+    full_frontend: ResolvedFrontend = Field(description="Before compression.")
     frontend: ResolvedFrontend
     compression: Compression
-    grid: list[int] = Field(description="Tokens: [time, frequency].")
+    tokens: Tokens
+    enter: Enter
+    stop: ResolvedStop | None
     masks: Masks | None
     visible: int | None = Field(description="Tokens that the student sees, where there are masks.")
     teacher: ResolvedTeacher | None
@@ -100,11 +159,9 @@ class Resolved(Section):
     evaluate_batch: int
     checkpoints: Checkpoints
     tracking: Tracking
+    savings: Savings | None
     micro_batch: int | None
     precision: str
     compile: str
     workers: int | None
     non_finite: int
-
-
-__all__ = ["Resolved", "ResolvedFrontend", "ResolvedPhase", "ResolvedSchedule", "ResolvedTeacher"]

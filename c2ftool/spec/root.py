@@ -11,11 +11,14 @@ from c2ftool.spec.augment import Augment
 from c2ftool.spec.base import Section
 from c2ftool.spec.compression import Compression, NoCompression
 from c2ftool.spec.data import Data
+from c2ftool.spec.entering import Enter
 from c2ftool.spec.frontend import Frontend
 from c2ftool.spec.masks import Masks
 from c2ftool.spec.model import Model
 from c2ftool.spec.objective import Objective
 from c2ftool.spec.running import Checkpoints, Evaluate, Tracking
+from c2ftool.spec.savings import Savings
+from c2ftool.spec.stop import Stop
 from c2ftool.spec.teachers import Teacher
 from c2ftool.spec.train import Train, TrainPart
 
@@ -34,6 +37,8 @@ class Phase(TrainPart):
     )
     augment: Augment | None = Field(None, description="Other than the spec's; merges over it.")
     frontend: Frontend | None = Field(None, description="Other than the spec's; merges over it.")
+    enter: Enter | None = Field(None, description="Other than the spec's; merges over it.")
+    stop: Stop | None = Field(None, description="A rule that may end the phase before its length.")
 
 
 class Spec(Section):
@@ -56,9 +61,15 @@ class Spec(Section):
     compression: Compression = Field(
         NoCompression(method="none"), description="Fewer time tokens, so a cheaper step; mostly given by phases."
     )
+    enter: Enter = Enter()
     phases: list[Phase] = Field(
         min_length=1, description="In order; weights carry over, optimiser and schedule start afresh."
     )
+    control: Literal["none", "restart"] = Field(
+        "none",
+        description="`restart`: the same phases without compression, the control that says what restarting alone does.",
+    )
     evaluate: Evaluate = Evaluate()
     checkpoints: Checkpoints = Checkpoints()
+    savings: Savings | None = None
     tracking: Tracking = Tracking()

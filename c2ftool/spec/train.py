@@ -30,6 +30,24 @@ class AdamW(Section):
     )
 
 
+class Adam(Section):
+    """Adam with weight decay added to the gradient (L2), of every tensor: as AST trains."""
+
+    kind: Literal["adam"]
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    betas: list[Beta] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="Decay of the first and of the second moment."
+    )
+    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(0.0, ge=0, description="Times the weights, added to their gradient.")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Block i of n learns at lr x layer_decay^(n - i); what is in no block at the full rate.",
+    )
+
+
 class Cosine(Section):
     """Linear warm-up to the peak, then a cosine to `min_lr`, per step."""
 
@@ -55,7 +73,14 @@ class Constant(Section):
     warmup: Length = Field(Length.parse("0 steps"), description="Linear rise from 0; `%` is of the phase.")
 
 
-Optimizer = AdamW
+class Average(Section):
+    """The arithmetic mean of the weights at regular moments of a phase (Gong et al., AST: epochs 1 to 5)."""
+
+    start: Length = Field(Length.parse("1 epochs"), description="The first moment, counted from the phase's start.")
+    every: Length = Field(Length.parse("1 epochs"), description="Between moments.")
+
+
+Optimizer = Annotated[AdamW | Adam, Field(discriminator="kind")]
 Schedule = Annotated[Cosine | Step | Constant, Field(discriminator="kind")]
 
 
@@ -66,6 +91,9 @@ class TrainPart(Section):
     optimizer: Optimizer | None = Field(None, description="How gradients become updates.")
     schedule: Schedule | None = Field(None, description="The learning rate over the steps of a phase.")
     clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; no clipping if not given.")
+    average: Average | None = Field(
+        None, description="Average the phase's weights; those of the last phase are what is scored at the end."
+    )
 
 
 class Train(TrainPart):

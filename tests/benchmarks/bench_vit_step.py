@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from c2ftool.models.eat import Eat
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.layout import tokens_of
 
 FRAMES, MELS = 1024, 128
 
@@ -80,7 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     x = torch.randn(options.clips, FRAMES, MELS, device=options.device)
-    ours = Eat(BACKBONES["eat_small"], MELS).to(options.device).train()
+    ours = Eat(BACKBONES["eat_small"], tokens_of(FRAMES, MELS, (16, 16))).to(options.device).train()
     result: dict[str, object] = {"benchmark": "vit_step", "device": options.device, "threads": torch.get_num_threads()}
     ratios: list[float] = []
     for name, block in (("post_norm", PostNormBlock), ("pre_norm", Block)):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,18 @@ from c2ftool.engine.metrics_log import read_metrics
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-TASKS = {"pretrain": ROOT / "tests/specs/pretrain.yaml", "finetune": ROOT / "tests/specs/finetune.yaml"}
+SPECS = ROOT / "tests" / "specs"
+TASKS = {
+    "pretrain": ("pretrain", SPECS / "pretrain.yaml"),
+    "finetune": ("finetune", SPECS / "finetune.yaml"),
+    "coarse-to-fine": ("finetune", SPECS / "c2f.yaml"),
+}
 
 
 def figures(run: Path) -> list:
     """Everything measured, without the time of day and of computing."""
     return [
-        (e["step"], e["phase"], e["kind"], e["values"] if e["kind"] != "phase" else None)
+        (e["step"], e["phase"], e["kind"], {k: v for k, v in e["values"].items() if "seconds" not in k})
         for e in read_metrics(run / "metrics.jsonl")
     ]
 
@@ -31,8 +37,8 @@ def weights(run: Path) -> str:
 def unbroken(c2f, data_root, tmp_path_factory):
     """The runs folder with one unbroken run of each task."""
     runs = tmp_path_factory.mktemp("unbroken")
-    for task, spec in TASKS.items():
-        done = c2f(task, spec, "--run", task, env={"C2F_DATA": str(data_root), "C2F_RUNS": str(runs)})
+    for task, (command, spec) in TASKS.items():
+        done = c2f(command, spec, "--run", task, env={"C2F_DATA": str(data_root), "C2F_RUNS": str(runs)})
         assert done.returncode == 0, done.stderr
     return runs
 
@@ -40,7 +46,7 @@ def unbroken(c2f, data_root, tmp_path_factory):
 def killed(runs: Path, data_root: Path, mode: list[str], task: str, run: str) -> int:
     env = {**os.environ, "C2F_DATA": str(data_root), "C2F_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
     env |= {"C2F_WATCH": str(runs / run / "metrics.jsonl"), "PYTHONPATH": str(ROOT)}
-    arguments = [task, str(TASKS[task]), "--run", run, "--resume"]
+    arguments = [TASKS[task][0], str(TASKS[task][1]), "--run", run, "--resume"]
     command = [sys.executable, str(HERE / "kill.py"), *mode, "--", *arguments]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -56,7 +62,7 @@ def test_random_kills_change_nothing(task, unbroken, data_root, tmp_path):
         kills += killed(tmp_path, data_root, ["random", str(10 - kills), str(attempt)], task, run)
         assert figures(tmp_path / run) == figures(unbroken / task)
         assert weights(tmp_path / run) == weights(unbroken / task)
-        if kills >= 10:  # 20 over both tasks
+        if kills >= 10:
             return
     pytest.fail(f"only {kills} kills in 10 runs: the runs are too short for this machine")
 
@@ -64,10 +70,9 @@ def test_random_kills_change_nothing(task, unbroken, data_root, tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_kills_at_first_last_and_border_steps_change_nothing(task, unbroken, data_root, tmp_path):
     steps = sum(e["kind"] == "train" for e in read_metrics(unbroken / task / "metrics.jsonl"))
-    border = sum(
-        e["kind"] == "train" and e["phase"] == "coarse" for e in read_metrics(unbroken / task / "metrics.jsonl")
-    )
-    moments = [1, border - 1, border, border + 1, steps]
+    entries = [e for e in read_metrics(unbroken / task / "metrics.jsonl") if e["kind"] == "train"]
+    borders = [e["step"] for e, after in pairwise(entries) if e["phase"] != after["phase"]]
+    moments = sorted({1, steps, *(b + near for b in borders for near in (-1, 0, 1))})
     killed(tmp_path, data_root, ["at", ",".join(map(str, moments))], task, "run")
     assert figures(tmp_path / "run") == figures(unbroken / task)
     assert weights(tmp_path / "run") == weights(unbroken / task)
@@ -75,12 +80,12 @@ def test_kills_at_first_last_and_border_steps_change_nothing(task, unbroken, dat
 
 def test_a_damaged_newest_checkpoint_is_passed_over(unbroken, c2f, data_root, tmp_path):
     env = {"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)}
-    assert c2f("pretrain", TASKS["pretrain"], "--run", "run", env=env).returncode == 0
+    assert c2f("pretrain", TASKS["pretrain"][1], "--run", "run", env=env).returncode == 0
     newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1] / "weights.safetensors"
     content = bytearray(newest.read_bytes())
     content[-5] ^= 1  # one bit, which neither torch nor safetensors notices
     newest.write_bytes(content)
-    done = c2f("pretrain", TASKS["pretrain"], "--run", "run", "--resume", env=env)
+    done = c2f("pretrain", TASKS["pretrain"][1], "--run", "run", "--resume", env=env)
     assert done.returncode == 0, done.stderr
     assert "is damaged" in done.stderr and "trying the one before" in done.stderr
     assert figures(tmp_path / "run") == figures(unbroken / "pretrain")

@@ -22,7 +22,8 @@ ALLOWED = {
     "compression": BOTTOM | {"spec"},
     # the grid arithmetic is pure integers: specs are checked and resolved with it
     "spec": BOTTOM | {"compression"},
-    "frontend": BOTTOM | {"spec", "draws"},
+    # pooling may belong to the log-mel
+    "frontend": BOTTOM | {"spec", "draws", "compression"},
     "masks": BOTTOM | {"spec", "draws", "compression"},
     "augment": BOTTOM | {"spec", "draws"},
     "models": BOTTOM | {"spec", "draws", "frontend", "masks", "augment", "compression"},

@@ -11,7 +11,8 @@ from c2ftool.objectives.eat import EatObjective, EatStudent
 from c2ftool.objectives.ema import EmaTeacher
 from c2ftool.spec import objective as spec_objective
 from c2ftool.spec.model import Model
-from c2ftool.spec.resolved import ResolvedFrontend, ResolvedTeacher
+from c2ftool.spec.layout import tokens_of
+from c2ftool.spec.resolved import ResolvedTeacher
 
 WIDTH, DEPTH, HEADS, PATCH = 96, 4, 3, 16  # eat_tiny
 Weights = dict[str, Tensor]
@@ -126,12 +127,9 @@ def doubled(module: torch.nn.Module) -> Weights:
 @pytest.mark.parametrize(("frames", "mels", "layers"), [(64, 48, [0, 1, 2, 3]), (50, 32, [1, 3])])
 def test_losses_and_gradients_are_the_plain_twins(frames, mels, layers):
     generator = torch.Generator().manual_seed(frames)
-    frontend = ResolvedFrontend(
-        kind="kaldi", sample_rate=16_000, mels=mels, window="hanning", frame_length=400, hop=160, frames=frames,
-        mean=0, std=1,
-    )  # fmt: skip
+    tokens = tokens_of(frames, mels, (16, 16))
     spec = spec_objective.Eat(kind="eat", decoder=spec_objective.Decoder(layers=2, groups=8))
-    student = EatStudent(Model(backbone="eat_tiny"), frontend, spec)
+    student = EatStudent(Model(backbone="eat_tiny"), tokens, spec)
     initialise(student, 1)
     objective = EatObjective(student, spec)
     objective._teacher = EmaTeacher(student.backbone)

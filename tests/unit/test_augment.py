@@ -163,10 +163,10 @@ EVERYTHING = Augment(roll=Roll(), noise=Noise(), mixup=None, spec_augment=SpecAu
 
 def test_a_clip_is_changed_the_same_in_any_part_of_the_batch() -> None:
     augment = Augmentations(EVERYTHING)
-    whole = augment.waveforms(waveforms(), LENGTHS, draw()), augment.features(features(), None, draw())[0]
+    whole = augment.waveforms(waveforms(), LENGTHS, None, draw())[0], augment.features(features(), None, draw())[0]
     for part in (slice(0, 1), slice(2, 6)):
         some = draw().select(part)
-        assert torch.equal(augment.waveforms(waveforms()[part], LENGTHS[part], some), whole[0][part])
+        assert torch.equal(augment.waveforms(waveforms()[part], LENGTHS[part], None, some)[0], whole[0][part])
         assert torch.equal(augment.features(features()[part], None, some)[0], whole[1][part])
 
 
@@ -188,8 +188,8 @@ def test_what_is_not_named_is_off() -> None:
     augment = Augmentations(Augment())
     same, labels = augment.features(features(), torch.eye(6), draw())
     assert torch.equal(same, features()) and labels is not None and torch.equal(labels, torch.eye(6))
-    assert augment.waveforms(waveforms(), LENGTHS, draw()).dtype == torch.int16
-    assert torch.equal(augment.waveforms(waveforms(), LENGTHS, draw()), waveforms())
+    assert augment.waveforms(waveforms(), LENGTHS, None, draw())[0].dtype == torch.int16
+    assert torch.equal(augment.waveforms(waveforms(), LENGTHS, None, draw())[0], waveforms())
 
 
 def test_clips_without_labels_are_not_mixed() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from c2ftool.compression.grid import frame_shift, token_grid
+from c2ftool.compression.grid import token_grid
 
 SIZES = st.integers(1, 300)
 
@@ -33,29 +33,6 @@ def test_a_grid_is_what_the_patch_convolution_makes(frames: int, mels: int, time
     kernel = torch.empty(1, 1, time, frequency, device="meta")
     made = torch.nn.functional.conv2d(image, kernel, stride=(time, frequency))
     assert token_grid(frames, mels, (time, frequency)) == tuple(made.shape[2:])
-
-
-def test_frame_shift_of_ten_seconds() -> None:
-    assert [frame_shift(1024, 160, factor) for factor in (1, 2, 4, 8, 16)] == [
-        (1024, 160),
-        (512, 320),
-        (256, 640),
-        (128, 1280),
-        (64, 2560),
-    ]
-
-
-@settings(deadline=None)
-@given(st.integers(1, 4000), st.integers(1, 1000), st.sampled_from([1, 2, 4, 8, 16]), st.integers(2, 2000))
-def test_coarse_frames_need_no_more_audio_than_fine_ones(frames: int, hop: int, factor: int, window: int) -> None:
-    """The samples read for a phase never reach beyond those of the uncompressed input."""
-    if frames < factor:
-        with pytest.raises(ValueError, match=f"{frames} frames compressed {factor} to 1 leave none"):
-            frame_shift(frames, hop, factor)
-        return
-    fewer, longer = frame_shift(frames, hop, factor)
-    assert fewer == frames // factor and longer == hop * factor
-    assert window + (fewer - 1) * longer <= window + (frames - 1) * hop
 
 
 def test_specs_are_resolved_without_torch() -> None:

@@ -13,6 +13,7 @@ from c2ftool.errors import DataError, MissingError, RunError, UsageError
 from c2ftool.models.public import download
 from c2ftool.models.public.download import fetch
 from c2ftool.models.public.records import PublicWeights, Source
+from c2ftool.models.weights import resolve_weights
 
 CONTENT = bytes(range(256)) * 40_000  # ten megabytes
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -79,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("C2F_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("C2F_WEIGHTS_MIRROR", raising=False)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setattr(download, "_PAUSE", 0.01)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -187,6 +189,50 @@ def test_a_mirror_is_asked_first(server, monkeypatch):
     monkeypatch.setenv("C2F_WEIGHTS_MIRROR", "/some/folder")
     with pytest.raises(UsageError, match="no http"):
         fetch(record(source(server, file="other.pt")))
+
+
+DEIT = "deit_tiny_distilled_patch16_224"
+
+
+def test_timm_weights_come_from_its_record_and_an_endpoint_takes_hugging_faces_place(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", f"{server.address}/hub/")
+    path = resolve_weights(f"timm:{DEIT}", tmp_path)
+    assert path == tmp_path / "cache" / f"{DEIT}.fb_in1k.safetensors" and path.read_bytes() == CONTENT
+    assert server.asked == [(f"/hub/timm/{DEIT}.fb_in1k/resolve/main/model.safetensors", None)]
+    assert resolve_weights(f"timm:{DEIT}.fb_in1k", tmp_path) == path and len(server.asked) == 1
+
+
+def test_an_endpoint_takes_no_other_servers_place(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+    monkeypatch.setenv("HF_ENDPOINT", "huggingface.example")
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT=.* is no http"):
+        fetch(record(Source("https://huggingface.co/x/y", "y", "https://huggingface.co/x", None)))
+
+
+def test_timm_weights_that_cannot_be_reached_say_where_to_put_the_file(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(MissingError, match="not reachable") as caught:
+        resolve_weights(f"timm:{DEIT}", tmp_path)
+    by_hand = tmp_path / "cache" / f"{DEIT}.fb_in1k.safetensors"
+    assert f"https://huggingface.co/timm/{DEIT}.fb_in1k" in str(caught.value) and str(by_hand) in str(caught.value)
+    by_hand.write_bytes(CONTENT)
+    assert resolve_weights(f"timm:{DEIT}", tmp_path) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("deit_base_distilled_patch16_383", "unknown.*Did you mean timm:deit_base_distilled_patch16_384"),
+        ("vit_base_patch16_224", "is no distilled DeiT.*Known: deit_base"),
+        ("deit_base_distilled_patch16_384.other", "Known: deit_base"),
+        ("", "unknown"),
+    ],
+)
+def test_other_names_of_timm_are_refused_with_those_there_are(server, tmp_path, name, says):
+    with pytest.raises(MissingError, match=re.compile(says, re.DOTALL)):
+        resolve_weights(f"timm:{name}", tmp_path)
+    assert server.asked == []
 
 
 def test_the_next_source_is_asked_where_one_does_not_answer(server):

@@ -20,18 +20,16 @@ from c2ftool.models.vit import Block, drop_path, layer_of
 from c2ftool.objectives.eat import EatStudent
 from c2ftool.spec import objective as spec_objective
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.layout import tokens_of
 from c2ftool.spec.model import ClipHead, Model
-from c2ftool.spec.resolved import ResolvedFrontend
 
 CPU = torch.device("cpu")
 MICRO = BACKBONES["eat_tiny"]
-FRONTEND = ResolvedFrontend(
-    kind="kaldi", sample_rate=16_000, mels=128, window="hanning", frame_length=400, hop=160, frames=96, mean=-4, std=4
-)  # fmt: skip
+TOKENS = tokens_of(96, 128, (16, 16))
 
 
 def eat(drop: float = 0.0, seed: int = 1) -> Eat:
-    backbone = Eat(MICRO, 128, drop)
+    backbone = Eat(MICRO, TOKENS, drop)
     initialise(backbone, seed)
     return backbone
 
@@ -95,7 +93,7 @@ def test_positions_end_where_the_published_table_does():
 def test_counting_on_the_meta_device_does_not_spoil_the_cached_positions():
     sincos_2d.cache_clear()
     with torch.device("meta"):
-        assert Eat(MICRO, 128)(torch.empty(1, 96, 128)).is_meta
+        assert Eat(MICRO, TOKENS)(torch.empty(1, 96, 128)).is_meta
     assert torch.isfinite(eat()(features())).all()
 
 
@@ -202,11 +200,11 @@ def test_first_weights_are_a_function_of_the_seed_alone():
 
 def test_an_encoder_starts_alike_by_itself_in_a_classifier_and_in_a_student():
     model = Model(backbone="eat_tiny", head=ClipHead(kind="clip"))
-    classifier = build_classifier(model, FRONTEND, 5)
-    student = EatStudent(model, FRONTEND, spec_objective.Eat(kind="eat"))
+    classifier = build_classifier(model, TOKENS, 5)
+    student = EatStudent(model, TOKENS, spec_objective.Eat(kind="eat"))
     initialise(classifier, 3)
     initialise(student, 3)
-    alone = build_backbone(model, FRONTEND)
+    alone = build_backbone(model, TOKENS)
     initialise(alone, 3)
     for other in (classifier.backbone.state_dict(), student.backbone.state_dict()):
         assert all(torch.equal(value, other[name]) for name, value in alone.state_dict().items())
@@ -214,7 +212,7 @@ def test_an_encoder_starts_alike_by_itself_in_a_classifier_and_in_a_student():
 
 def test_first_weights_follow_the_published_rules():
     model = Model(backbone="eat_mini", head=ClipHead(kind="clip"))
-    backbone = build_backbone(model, FRONTEND)
+    backbone = build_backbone(model, TOKENS)
     initialise(backbone, 0)
     for name, value in backbone.state_dict().items():
         if name == "cls_token":
@@ -230,7 +228,7 @@ def test_first_weights_follow_the_published_rules():
         else:
             assert value.std().item() == pytest.approx(0.02, rel=0.03), name
             assert value.mean().item() == pytest.approx(0, abs=1e-3), name
-    classifier = build_classifier(model, FRONTEND, 50)
+    classifier = build_classifier(model, TOKENS, 50)
     initialise(classifier, 0)
     assert classifier.head.fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert not classifier.head.fc.bias.any()
@@ -254,9 +252,7 @@ def test_every_weight_learns():
 
 
 def test_layer_of_names_blocks_of_the_encoder_only():
-    names = dict(
-        build_classifier(Model(backbone="eat_tiny", head=ClipHead(kind="clip")), FRONTEND, 3).named_parameters()
-    )
+    names = dict(build_classifier(Model(backbone="eat_tiny", head=ClipHead(kind="clip")), TOKENS, 3).named_parameters())
     layers = {name: layer_of(name) for name in names}
     assert layers["backbone.blocks.3.mlp.fc2.bias"] == 3
     assert layers["backbone.blocks.0.norm1.weight"] == 0
@@ -302,4 +298,4 @@ def test_decoder_shapes_that_cannot_work_are_refused():
 def test_an_unknown_family_is_refused(monkeypatch):
     monkeypatch.setitem(BACKBONES, "eat_tiny", dataclasses.replace(MICRO, family="other"))
     with pytest.raises(ValueError, match="unknown family 'other'"):
-        build_backbone(Model(backbone="eat_tiny"), FRONTEND)
+        build_backbone(Model(backbone="eat_tiny"), TOKENS)

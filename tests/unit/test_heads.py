@@ -9,7 +9,7 @@ from c2ftool.models.build import build_classifier
 from c2ftool.models.heads import ClipHead, linear_softmax
 from c2ftool.models.initialise import initialise
 from c2ftool.spec import model as spec_model
-from c2ftool.spec.resolved import ResolvedFrontend
+from c2ftool.spec.layout import tokens_of
 
 
 def head(pool: str) -> ClipHead:
@@ -74,13 +74,11 @@ def test_linear_softmax_of_certain_scores_is_finite_and_learns(size):
 
 
 def test_classifier_has_the_documented_names_and_needs_a_head():
-    frontend = ResolvedFrontend(
-        kind="kaldi", sample_rate=16_000, mels=64, window="hanning", frame_length=400, hop=160, frames=32, mean=0, std=1
-    )  # fmt: skip
+    tokens = tokens_of(32, 64, (16, 16))
     with pytest.raises(ValueError, match=r"model\.head"):
-        build_classifier(spec_model.Model(backbone="eat_tiny"), frontend, 4)
+        build_classifier(spec_model.Model(backbone="eat_tiny"), tokens, 4)
     model = spec_model.Model(backbone="eat_tiny", head=spec_model.ClipHead(kind="clip", pool="mean"))
-    classifier = build_classifier(model, frontend, 4)
+    classifier = build_classifier(model, tokens, 4)
     initialise(classifier, 0)
     assert classifier(torch.randn(2, 32, 64)).shape == (2, 4)
     heads = {name for name in classifier.state_dict() if not name.startswith("backbone.")}

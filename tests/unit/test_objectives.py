@@ -152,7 +152,7 @@ def test_the_same_seed_builds_the_same_objective_whatever_torch_drew_before(made
 
 def test_norms_are_masked_tokens_and_sequences(made):
     objective, resolved = made(EAT)
-    assert resolved.phases[0].grid == [2, 4] and resolved.phases[0].visible == 1
+    assert resolved.phases[0].tokens.grid == (2, 4) and resolved.phases[0].visible == 1
     norms = objective.norms(features(), None)
     assert norms["frame"].item() == 4 * 3 * 7 and norms["utterance"].item() == 4 * 3
 

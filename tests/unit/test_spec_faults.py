@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2ftool.errors import SpecError
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.base import Section
 from c2ftool.spec.load import load_file
 from c2ftool.spec.root import Spec
@@ -57,9 +58,12 @@ def faults(text: str, *overrides: str) -> str:
 
 def test_file_extends_and_arguments_come_out_together(folder):
     Path("base.yaml").write_text(BASE)
-    known = "augment, batch, clip, compression, frontend, length, masks, name, optimizer, schedule, teachers"
+    known = (
+        "augment, average, batch, clip, compression, enter, frontend, length, masks, name, optimizer, schedule, stop, "
+        "teachers"
+    )
     assert (
-        faults(TOP, "seed=3", "train.optimizer.lr=fast", "model.backbone=eat_mikro")
+        faults(TOP, "seed=3", "train.optimizer.lr=fast", "model.backbone=eat_minni")
         == f"""\
 base.yaml:4:41: unknown key "colour" in data
     4 | data: {{dataset: sounds, valid: [valid], colour: red}}
@@ -97,8 +101,8 @@ x.yaml:9:22: evaluate.metrics[0] cannot be 'acuracy'
 
 argument 2: train.optimizer.lr=fast: train.optimizer.lr must be a number, not 'fast'
 
-argument 3: model.backbone=eat_mikro: model.backbone: unknown backbone 'eat_mikro'
-    did you mean "eat_mini"?  (known: eat_tiny, eat_mini, eat_small, eat_base, eat_large)
+argument 3: model.backbone=eat_minni: model.backbone: unknown backbone 'eat_minni'
+    did you mean "eat_mini"?  (known: {", ".join(BACKBONES)})
 
 9 faults found; nothing was run."""
     )
@@ -143,7 +147,10 @@ def test_a_fault_in_the_sections_above_is_told_once_though_phases_inherit_it(fol
         ("train.optimizer=0.1", "train.optimizer must be a mapping: {...}, not 0.1"),
         ("data.train=train", "data.train must be a list: [...], not 'train'"),
         ("augment.roll={gain: yes}", "augment.roll.gain must be true or false, not 'yes'"),
-        ("model.weights=eat", "'eat' names no weights\n    write run:NAME[@best|last|PHASE], file:PATH or public:NAME"),
+        (
+            "model.weights=eat",
+            "'eat' names no weights\n    write run:NAME[@best|last|PHASE], file:PATH, public:NAME or timm:NAME",
+        ),
         ("tracking.experiment=''", "tracking.experiment must not be empty"),
         ("c2f=2", "c2f cannot be 2\n    known: 1"),
         ("checkpoints.minutes=1e999999999 s", "is not an amount with a unit"),

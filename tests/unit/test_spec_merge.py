@@ -202,12 +202,12 @@ def test_later_arguments_win(folder):
         (
             "train.optimiser.lr=1",
             'argument 1: train.optimiser.lr=1: unknown key "optimiser" in train\n    did you mean "optimizer"?  '
-            "(known: batch, clip, compile, micro_batch, non_finite, optimizer, precision, schedule, workers)",
+            "(known: average, batch, clip, compile, micro_batch, non_finite, optimizer, precision, schedule, workers)",
         ),
         (
             "train.lr=1",
             'argument 1: train.lr=1: unknown key "lr" in train\n    "lr" stands in train.optimizer  '
-            "(known: batch, clip, compile, micro_batch, non_finite, optimizer, precision, schedule, workers)",
+            "(known: average, batch, clip, compile, micro_batch, non_finite, optimizer, precision, schedule, workers)",
         ),
         ("seed=null", None),
     ],

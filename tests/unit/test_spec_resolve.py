@@ -40,7 +40,7 @@ def paper(name: str, **given) -> Resolved:
 def test_eat_pretraining_as_published():
     run = paper("eat_as2m_pretrain", clips_train=1_912_134, multi_label=True, clips_valid=0)
     phase = run.phases[0]
-    assert (phase.steps, phase.batch, phase.grid, phase.visible) == (400_000, 48, [64, 8], 102)
+    assert (phase.steps, phase.batch, phase.tokens.grid, phase.visible) == (400_000, 48, (64, 8), 102)
     assert (phase.schedule.warmup, phase.schedule.min_lr, phase.clip) == (53_333, 1e-6, 4.0)
     assert (phase.teacher.decay, phase.teacher.final_decay) == (0.9998, 0.99999)
     assert phase.teacher.over == 100_000 == phase.steps * 25 // 100
@@ -83,7 +83,7 @@ def test_eat_finetuning_as_published(row):
     run = paper(f"eat_finetune_{name}", multi_label=name.startswith("as"))
     phase = run.phases[0]
     assert (phase.optimizer.lr, phase.steps, phase.schedule.warmup, phase.batch) == (lr, steps, warmup, batch)
-    assert (phase.frontend.frames, phase.grid) == (frames, [frames // 16, 8])
+    assert (phase.frontend.frames, phase.tokens.grid) == (frames, (frames // 16, 8))
     augment = phase.augment
     assert (augment.mixup.alpha if augment.mixup else None) == mixup
     assert (augment.mixup is None) or augment.mixup.probability == 0.9
@@ -155,7 +155,7 @@ def test_a_coarse_phase_has_a_longer_hop_and_fewer_frames():
     coarse, fine = tiny().phases
     assert (coarse.frontend.hop, coarse.frontend.frames, coarse.frontend.frame_length) == (320, 48, 400)
     assert (fine.frontend.hop, fine.frontend.frames, fine.frontend.frame_length) == (160, 96, 400)
-    assert (coarse.grid, fine.grid) == ([3, 8], [6, 8])
+    assert (coarse.tokens.grid, fine.tokens.grid) == ((3, 8), (6, 8))
     assert (coarse.visible, fine.visible) == (4, 9)  # int(24 x 0.2), int(48 x 0.2)
     assert (coarse.steps, fine.steps) == (6, 8)
     assert (coarse.schedule.warmup, fine.schedule.warmup) == (1, 2)
@@ -164,14 +164,14 @@ def test_a_coarse_phase_has_a_longer_hop_and_fewer_frames():
 
 def test_what_does_not_fill_a_patch_is_left_out():
     phase = tiny(PRETRAIN, "frontend.frames=303").phases[1]
-    assert phase.grid == [18, 8] and phase.frontend.frames == 303
+    assert phase.tokens.grid == (18, 8) and phase.frontend.frames == 303
 
 
 @settings(deadline=None)
 @given(st.integers(16, 4096), st.sampled_from([0.2, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9]))
 def test_the_visible_share_is_free_of_rounding(frames, ratio):
     phase = tiny(PRETRAIN, f"frontend.frames={max(frames, 32)}", f"masks.ratio={ratio}").phases[1]
-    tokens = phase.grid[0] * phase.grid[1]
+    tokens = phase.tokens.count
     assert phase.visible == max(1, int(tokens * (1 - Fraction(str(ratio)))))
 
 

@@ -20,7 +20,7 @@ OURS = ResolvedFrontend(
 
 def said(theirs: dict) -> list[str]:
     lines: list[str] = []
-    _compare_frontends(theirs, SimpleNamespace(phases=[SimpleNamespace(frontend=OURS)]), lines.append)
+    _compare_frontends(theirs, SimpleNamespace(phases=[SimpleNamespace(full_frontend=OURS)]), lines.append)
     return lines
 
 

@@ -25,10 +25,12 @@ from c2ftool.models.weights import (
     weights_of_run,
 )
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.layout import tokens_of
 from c2ftool.spec.model import ClipHead
 from c2ftool.spec.objective import Decoder
 
 MICRO = BACKBONES["eat_tiny"]
+TOKENS = tokens_of(96, 128, (16, 16))
 RECORD = {"backbone": "eat_tiny", "classes": ["a", "ü"], "task": "finetune", "step": 12, "frontend": {"mean": -4.2}}
 
 
@@ -42,11 +44,11 @@ def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def classifier(classes: int = 5, seed: int = 0) -> nn.Module:
-    return drawn(ClipClassifier(Eat(MICRO, 128), ClipHead(kind="clip", pool="cls"), classes), seed)
+    return drawn(ClipClassifier(Eat(MICRO, TOKENS), ClipHead(kind="clip", pool="cls"), classes), seed)
 
 
 def student(seed: int = 0) -> nn.Module:
-    return drawn(nn.ModuleDict({"backbone": Eat(MICRO, 128), "decoder": ConvDecoder(96, Decoder())}), seed)
+    return drawn(nn.ModuleDict({"backbone": Eat(MICRO, TOKENS), "decoder": ConvDecoder(96, Decoder())}), seed)
 
 
 def test_saved_weights_come_back_with_their_record(tmp_path):
@@ -100,9 +102,9 @@ def test_weights_of_another_shape_are_refused_with_both_shapes():
 
 
 def test_many_misfits_are_listed_up_to_eight():
-    tiny = Eat(BACKBONES["eat_mini"], 128)
+    tiny = Eat(BACKBONES["eat_mini"], TOKENS)
     with pytest.raises(DataError) as caught:
-        load_into(tiny, Eat(MICRO, 128).state_dict(), where="x")
+        load_into(tiny, Eat(MICRO, TOKENS).state_dict(), where="x")
     lines = [line for line in caught.value.message.splitlines() if "in the model" in line]
     assert len(lines) == 8 and "more" in caught.value.message.splitlines()[-1]
 
@@ -119,7 +121,7 @@ def test_our_files_and_published_ones_start_a_model_alike(tmp_path):
     for mine, other in ((ours.backbone, theirs.backbone), (ours.head, theirs.head)):
         assert mine is not None and other is not None and mine.keys() == other.keys()
         assert all(torch.equal(mine[n], other[n]) for n in mine)
-    fresh = ClipClassifier(Eat(MICRO, 128), ClipHead(kind="clip", pool="cls"), 5)
+    fresh = ClipClassifier(Eat(MICRO, TOKENS), ClipHead(kind="clip", pool="cls"), 5)
     report = load_into(fresh.backbone, theirs.backbone, where="public.pt")
     assert not report.unexpected and theirs.sha256 == sha256(tmp_path / "public.pt")
     load_into(fresh.head, theirs.head or {}, where="public.pt")
@@ -176,7 +178,7 @@ def test_a_run_without_a_best_gives_its_last(tmp_path):
 
 
 def test_export_writes_the_pretrained_layout_with_the_teacher(tmp_path, c2f):
-    teacher = nn.ModuleDict({"backbone": drawn(Eat(MICRO, 128), 3)})
+    teacher = nn.ModuleDict({"backbone": drawn(Eat(MICRO, TOKENS), 3)})
     run_folder(tmp_path / "runs", "pre", last=student(), last_teacher=teacher)
     env = {"C2F_RUNS": str(tmp_path / "runs")}
     done = c2f("export", "pre", "--to", str(tmp_path / "out" / "eat.pt"), env=env)

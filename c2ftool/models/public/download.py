@@ -1,7 +1,8 @@
 """Fetching published checkpoints into a cache, once, whole and checked.
 
 The cache is C2F_CACHE, or ~/.cache/c2ftool/weights. C2F_WEIGHTS_MIRROR names the address of a folder (http or https)
-that is asked first, by file name. A download that broke off goes on where it stopped, in this call or a later one.
+that is asked first, by file name; HF_ENDPOINT, a mirror of Hugging Face that takes its place. A download that broke off
+goes on where it stopped, in this call or a later one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from c2ftool.models.public.records import PublicWeights, Source
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes of the whole file if known
 
+_HUGGING_FACE = "https://huggingface.co"
 _ATTEMPTS = 5
 _PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
 _TIMEOUT = 30.0  # seconds without a byte
@@ -82,12 +84,20 @@ def fetch(record: PublicWeights, *, progress: Progress | None = None) -> Path:
 
 def _addresses(source: Source) -> Iterator[str]:
     """Where to ask for a file, the mirror first."""
-    mirror = os.environ.get("C2F_WEIGHTS_MIRROR")
-    if mirror:
-        if urlsplit(mirror).scheme not in ("http", "https"):
-            raise UsageError(f"C2F_WEIGHTS_MIRROR={mirror!r} is no http or https address", cure="Correct or unset it.")
-        yield f"{mirror.rstrip('/')}/{quote(source.file)}"
-    yield source.url
+    if mirror := _server("C2F_WEIGHTS_MIRROR"):
+        yield f"{mirror}/{quote(source.file)}"
+    hub = _server("HF_ENDPOINT") if source.url.startswith(f"{_HUGGING_FACE}/") else None
+    yield source.url if hub is None else hub + source.url.removeprefix(_HUGGING_FACE)
+
+
+def _server(variable: str) -> str | None:
+    """The address in an environment variable; None if it is not set. Raises UsageError if it is none."""
+    address = os.environ.get(variable)
+    if not address:
+        return None
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise UsageError(f"{variable}={address!r} is no http or https address", cure="Correct or unset it.")
+    return address.rstrip("/")
 
 
 def _hash_file(path: Path) -> Path:

@@ -17,16 +17,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from c2ftool.models.positions import MAX_TIME, sincos_2d
-from c2ftool.spec.backbones import BACKBONES
-
-State = dict[str, Tensor]
+from c2ftool.models.public.account import (
+    BLOCK,
+    LAYER,
+    Adapted,
+    Report,
+    Sorting,
+    State,
+    block_layers,
+    depth,
+    known_size,
+    patch_of,
+    renamed_layer,
+    tensors_of,
+)
 
 _IMAGE = "modality_encoders.IMAGE."
 _POSITIONS = "fixed_positional_encoder.positions"
@@ -39,59 +49,7 @@ _BACKBONE = {
 }
 _TRANSFORMERS = {"pre_norm": "norm_pre"}
 _HEAD = {"fc_norm": "norm", "head": "fc"}
-_LAYER = re.compile(r"(.+)\.(weight|bias)")
-_BLOCK = re.compile(r"blocks\.\d{1,3}\.(?:norm1|attn\.qkv|attn\.proj|norm2|mlp\.fc1|mlp\.fc2)")
 _DECODER_BLOCK = re.compile(r"decoder\.blocks\.(\d{1,3})\.0")
-_BLOCK_LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of every tensor of a file. Names are the file's, but for `missing`, which are ours.
-
-    backbone: the name of the size that the tensors have; None if it is not a known one.
-    """
-
-    layout: str
-    backbone: str | None
-    loaded: list[str]
-    ignored: dict[str, str]  # name -> why
-    unexpected: list[str]
-    missing: list[str]
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing is missing and nothing was left over."""
-        return not (self.unexpected or self.missing)
-
-    def __str__(self) -> str:
-        parts = [f"{self.layout}: {len(self.loaded)} tensors loaded"]
-        if self.ignored:
-            parts.append(f"{len(self.ignored)} ignored ({'; '.join(sorted(set(self.ignored.values())))})")
-        for word, names in (("unexpected", self.unexpected), ("missing", self.missing)):
-            if names:
-                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-                parts.append(f"{len(names)} {word} ({', '.join(names[:4])}{more})")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """Published weights under our names, float32. Parts that the file does not have are empty."""
-
-    backbone: State
-    head: State
-    decoder: State
-    teacher: State  # of the backbone
-    report: Report
-
-
-@dataclass
-class _Sorting:
-    parts: dict[str, State] = field(default_factory=lambda: {p: {} for p in ("backbone", "head", "decoder", "teacher")})
-    loaded: list[str] = field(default_factory=list)
-    ignored: dict[str, str] = field(default_factory=dict)
-    unexpected: list[str] = field(default_factory=list)
 
 
 def is_eat(tensors: Mapping[str, Tensor]) -> bool:
@@ -101,29 +59,26 @@ def is_eat(tensors: Mapping[str, Tensor]) -> bool:
 
 def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
     """Published tensors under our names, with an account of every one of them. Never raises: read the report."""
-    sorting = _Sorting()
+    sorting = Sorting()
     image = any(_IMAGE in name for name in tensors)
     for name, tensor in tensors.items():
         part, ours = _place(name)
         if ours == _POSITIONS:
             sorting.ignored[name] = _about_positions(tensor)
-        elif ours is None or ours in sorting.parts[part]:
-            sorting.unexpected.append(name)
         else:
-            sorting.parts[part][ours] = tensor.float()
-            sorting.loaded.append(name)
+            sorting.place(name, part, ours, tensor)
     parts = sorting.parts
-    missing = [f"{part}.{name}" for part in parts for name in sorted(_expected(part, parts[part]) - parts[part].keys())]
     kind = "fine-tuned EAT" if parts["head"] else "pre-trained EAT"
     report = Report(
         layout=kind if image else f"{kind} (transformers names)",
-        backbone=_size(parts["backbone"]),
+        backbone=known_size("eat", parts["backbone"]),
         loaded=sorting.loaded,
         ignored=sorting.ignored,
         unexpected=sorting.unexpected,
-        missing=missing,
+        missing=sorting.missing({part: _expected(part, found) for part, found in parts.items()}),
     )
-    return Adapted(parts["backbone"], parts["head"], parts["decoder"], parts["teacher"], report)
+    patch = patch_of(parts["backbone"], mel_first=False)
+    return Adapted(parts["backbone"], parts["head"], parts["decoder"], parts["teacher"], report, patch=patch)
 
 
 def _place(name: str) -> tuple[str, str | None]:
@@ -134,7 +89,7 @@ def _place(name: str) -> tuple[str, str | None]:
     name = name.removeprefix("module.").removeprefix("model.").removeprefix(_IMAGE)
     if name in (_POSITIONS, "extra_tokens"):
         return part, _BACKBONE.get(name, name)
-    match = _LAYER.fullmatch(name)
+    match = LAYER.fullmatch(name)
     if match is None:
         return part, None
     stem, kind = match.groups()
@@ -144,7 +99,7 @@ def _place(name: str) -> tuple[str, str | None]:
         return "decoder", f"proj.{kind}"
     if (block := _DECODER_BLOCK.fullmatch(stem)) and part == "backbone":
         return "decoder", f"blocks.{block[1]}.conv.{kind}"
-    ours = stem if _BLOCK.fullmatch(stem) else (_BACKBONE | _TRANSFORMERS).get(stem)
+    ours = stem if BLOCK.fullmatch(stem) else (_BACKBONE | _TRANSFORMERS).get(stem)
     return part, None if ours is None or ours == "cls_token" else f"{ours}.{kind}"
 
 
@@ -167,29 +122,10 @@ def _expected(part: str, found: State) -> set[str]:
     if part == "head":
         layers = list(_HEAD.values())
     elif part == "decoder":
-        layers = [f"blocks.{n}.conv" for n in range(_depth(found))] + ["proj"]
+        layers = [f"blocks.{n}.conv" for n in range(depth(found))] + ["proj"]
     else:
-        layers = ["patch_embed.proj", "norm_pre", *_block_layers(found)]
-    names = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    return names | ({"cls_token"} if part in ("backbone", "teacher") else set())
-
-
-def _size(backbone: State) -> str | None:
-    """The known backbone of this width and depth."""
-    if "cls_token" not in backbone:
-        return None
-    shape = tuple(backbone["cls_token"].shape)
-    eats = (b for b in BACKBONES.values() if b.family == "eat")
-    return next((b.name for b in eats if ((1, 1, b.width), b.depth) == (shape, _depth(backbone))), None)
-
-
-def _depth(state: Mapping[str, Tensor]) -> int:
-    return 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
-
-
-def _block_layers(backbone: Mapping[str, Tensor]) -> list[str]:
-    """The layers of the blocks in the published order."""
-    return [f"blocks.{n}.{layer}" for n in range(_depth(backbone)) for layer in _BLOCK_LAYERS]
+        layers = ["patch_embed.proj", "norm_pre", *block_layers(found)]
+    return tensors_of(layers) | ({"cls_token"} if part in ("backbone", "teacher") else set())
 
 
 def to_public(
@@ -207,27 +143,23 @@ def to_public(
     if head:
         body = {f"model.{name}": tensor for name, tensor in _public_body(backbone, None).items()}
         for published, ours in _HEAD.items():
-            body |= _layer(published, head, ours)
+            body |= renamed_layer(published, head, ours)
         return body
     body = _public_body(backbone, decoder)
     return body | {"_ema": _public_body(teacher, None)} if teacher else body
-
-
-def _layer(published: str, state: Mapping[str, Tensor], ours: str) -> State:
-    return {f"{published}.{kind}": state[f"{ours}.{kind}"] for kind in ("weight", "bias")}
 
 
 def _public_body(backbone: Mapping[str, Tensor], decoder: Mapping[str, Tensor] | None) -> dict[str, Any]:
     cls = backbone["cls_token"]
     table = sincos_2d(MAX_TIME, _FREQUENCY, cls.shape[-1], torch.device("cpu"))
     public: dict[str, Any] = {f"{_IMAGE}extra_tokens": cls}
-    public |= _layer(f"{_IMAGE}local_encoder.proj", backbone, "patch_embed.proj")
+    public |= renamed_layer(f"{_IMAGE}local_encoder.proj", backbone, "patch_embed.proj")
     public[_IMAGE + _POSITIONS] = table[None].clone()
-    public |= _layer(f"{_IMAGE}context_encoder.norm", backbone, "norm_pre")
+    public |= renamed_layer(f"{_IMAGE}context_encoder.norm", backbone, "norm_pre")
     if decoder:
-        for n in range(_depth(decoder)):
-            public |= _layer(f"{_IMAGE}decoder.blocks.{n}.0", decoder, f"blocks.{n}.conv")
-        public |= _layer(f"{_IMAGE}decoder.proj", decoder, "proj")
-    for layer in _block_layers(backbone):
-        public |= _layer(layer, backbone, layer)
+        for n in range(depth(decoder)):
+            public |= renamed_layer(f"{_IMAGE}decoder.blocks.{n}.0", decoder, f"blocks.{n}.conv")
+        public |= renamed_layer(f"{_IMAGE}decoder.proj", decoder, "proj")
+    for layer in block_layers(backbone):
+        public |= renamed_layer(layer, backbone, layer)
     return public

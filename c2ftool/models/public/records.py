@@ -1,8 +1,9 @@
 """Known public checkpoints, as data.
 
-Addresses are those of the authors' README (github.com/cwx-worst-one/EAT). Hugging Face files hold the encoder (and the
-head); the authors' Google Drive files hold the decoder and the teacher as well. A hash stands here only where one is on
-record; without one, the first download's is kept beside the file and checked from then on.
+Addresses are those of the authors' READMEs (github.com/cwx-worst-one/EAT, github.com/YuanGongND/ast). EAT's Hugging
+Face files hold the encoder (and the head); its Google Drive files hold the decoder and the teacher as well. A hash
+stands here only where one is on record; without one, the first download's is kept beside the file and checked from then
+on. ImageNet weights are on timm's record: see timm_records.py.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class PublicFrontend:
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """One published checkpoint. classes: of its head, 0 without one, in the order of AudioSet's class list."""
+    """One published checkpoint.
+
+    classes: of its head, 0 without one, in the order of its data's published class list. frontend: None for weights of
+    images. stride: (time, mel) from patch to patch.
+    """
 
     name: str
     family: str
@@ -46,7 +51,8 @@ class PublicWeights:
     sources: tuple[Source, ...]
     classes: int = 0
     licence: str = "MIT (licence of the authors' repository)"
-    frontend: PublicFrontend = PublicFrontend()
+    frontend: PublicFrontend | None = PublicFrontend()
+    stride: tuple[int, int] = (16, 16)
 
 
 def _hugging_face(repository: str, name: str, sha256: str | None = None) -> Source:
@@ -140,4 +146,45 @@ _EAT = (
     ),
 )
 
-PUBLIC_WEIGHTS: dict[str, PublicWeights] = {record.name: record for record in _EAT}
+_AST_PAGE = "https://github.com/YuanGongND/ast#pretrained-models"
+_AUDIOSET = PublicFrontend(mean=-4.2677393, std=4.5689974)
+_SPEECH_COMMANDS = PublicFrontend(frames=128, mean=-6.845978, std=5.5654526)
+
+
+def _ast(place: str, file: str, about: str, stride: int, *, task: str = "AS-2M", classes: int = 527) -> PublicWeights:
+    """A checkpoint of the authors' Dropbox. place: of the file there; stride: the same over time and mel bands."""
+    name = f"ast_{file}"
+    return PublicWeights(
+        name=name,
+        family="ast",
+        backbone="ast_base",
+        task=task,
+        about=f"{about}; stride {stride}",
+        # without dl=1 a web page would come
+        sources=(Source(f"https://www.dropbox.com/s/{place}/{file}.pth?dl=1", f"{name}.pth", _AST_PAGE),),
+        classes=classes,
+        licence="BSD-3-Clause (licence of the authors' repository)",
+        frontend=_AUDIOSET if task == "AS-2M" else _SPEECH_COMMANDS,
+        stride=(stride, stride),
+    )
+
+
+_AST = (
+    _ast("ca0b1v2nlxzyeb4", "audioset_10_10_0.4593", "the paper's best single model, weights averaged: 45.9 mAP", 10),
+    _ast("1tv0hovue1bxupk", "audioset_10_10_0.4495", "AudioSet-2M, not averaged: 45.0 mAP", 10),
+    _ast("6u5sikl4b9wo4u5", "audioset_10_10_0.4483", "AudioSet-2M, not averaged: 44.8 mAP", 10),
+    _ast("kt6i0v9fvfm1mbq", "audioset_10_10_0.4475", "AudioSet-2M, not averaged: 44.8 mAP", 10),
+    _ast("snfhx3tizr4nuc8", "audioset_12_12_0.4467", "AudioSet-2M, not averaged: 44.7 mAP", 12),
+    _ast("z18s6pemtnxm4k7", "audioset_14_14_0.4431", "AudioSet-2M, not averaged: 44.3 mAP", 14),
+    _ast("mdsa4t1xmcimia6", "audioset_16_16_0.4422", "AudioSet-2M, not averaged, no overlap: 44.2 mAP", 16),
+    _ast(
+        "q0tbqpwv44pquwy",
+        "speechcommands_10_10_0.9812",
+        "Speech Commands V2, 35 words: 98.1 % accuracy",
+        10,
+        task="Speech Commands V2",
+        classes=35,
+    ),
+)
+
+PUBLIC_WEIGHTS: dict[str, PublicWeights] = {record.name: record for record in (*_EAT, *_AST)}
