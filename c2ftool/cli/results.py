@@ -7,9 +7,10 @@ from typing import Any
 
 import typer
 
+from c2ftool.cli.costs import as_plain, print_cost
 from c2ftool.cli.listings import print_rows
+from c2ftool.engine.plan import Plan
 from c2ftool.engine.result import Outcome
-from c2ftool.engine.train import Plan
 from c2ftool.metrics.report_page import flops_text, seconds_text
 from c2ftool.spec.compression import words
 from c2ftool.spec.resolve import as_data, resolved_hash
@@ -18,13 +19,14 @@ from c2ftool.spec.resolve import as_data, resolved_hash
 def print_plan(plan: Plan, as_json: bool) -> None:
     """What `--dry-run` shows."""
     resolved, selection = plan.resolved, plan.selection
+    assert selection is not None
     if as_json:
-        data = as_data(resolved) | {"hash": resolved_hash(resolved), "cost": _costs(plan), "memory": plan.memory}
+        data = as_data(resolved) | {"hash": resolved_hash(resolved), "cost": as_plain(plan), "memory": plan.memory()}
         data["data_found"] = _counts(plan)
         typer.echo(json.dumps(data, indent=1))
         return
     counts = _counts(plan)
-    trained, total = plan.parameters
+    trained, total = plan.parameters()
     many = f", first of {plan.children} child runs" if plan.children else ""
     typer.echo(f"{resolved.name}: {resolved.task}{many}, seed {resolved.seed}, hash {resolved_hash(resolved)}")
     typer.echo(
@@ -34,7 +36,7 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     typer.echo(f"model: {resolved.model.backbone}, {trained:,} of {total:,} parameters trained")
     typer.echo(f"weights: {resolved.model.weights or 'random'}")
     rows = []
-    for phase, held in zip(resolved.phases, plan.memory, strict=True):
+    for phase, held in zip(resolved.phases, plan.memory(), strict=True):
         rows.append(
             {
                 "phase": phase.name,
@@ -52,29 +54,7 @@ def print_plan(plan: Plan, as_json: bool) -> None:
         )
     print_rows(rows)
     typer.echo("order: decode, crop, roll, log-mel, compression, noise, mixup, SpecAugment, masks")
-    print_cost(plan, False)
-
-
-def print_cost(plan: Plan, as_json: bool) -> None:
-    """FLOPs per clip, phase and run."""
-    if as_json:
-        typer.echo(json.dumps(_costs(plan), indent=1))
-        return
-    rows = [
-        {
-            "phase": cost.name,
-            "clips": f"{cost.clips:,}",
-            "forward per clip": flops_text(cost.clip.forward),
-            "training per clip": flops_text(cost.clip.training),
-            "front end per clip": flops_text(cost.frontend),
-            "training": flops_text(cost.training),
-        }
-        for cost in plan.costs
-    ]
-    print_rows(rows)
-    total = sum(c.training for c in plan.costs) * max(1, plan.children)
-    runs = f" in {plan.children} runs" if plan.children else ""
-    typer.echo(f"whole: {flops_text(total)} of training{runs} (2 x multiply-adds; front end not included)")
+    print_cost(plan)
 
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
@@ -114,20 +94,5 @@ def _scores(outcome: Outcome) -> str:
 
 def _counts(plan: Plan) -> dict[str, Any]:
     s = plan.selection
+    assert s is not None
     return {"train": len(s.train), "valid": len(s.valid), "test": len(s.test), "classes": len(s.names)}
-
-
-def _costs(plan: Plan) -> dict[str, Any]:
-    phases = [
-        {
-            "name": c.name,
-            "clips": c.clips,
-            "forward_per_clip": c.clip.forward,
-            "training_per_clip": c.clip.training,
-            "frontend_per_clip": c.frontend,
-            "training": c.training,
-        }
-        for c in plan.costs
-    ]
-    runs = max(1, plan.children)
-    return {"phases": phases, "training": sum(c.training for c in plan.costs) * runs, "runs": runs}

@@ -89,7 +89,8 @@ def _train(
         relaunch(gpus)
 
     from c2ftool.cli import results
-    from c2ftool.engine.train import Options, plan, train
+    from c2ftool.engine.plan import plan
+    from c2ftool.engine.train import Options, train
 
     options = Options(
         data_root=data_root(),

@@ -124,13 +124,18 @@ class Loop:
             self.restored = None
         self.reporter.phase_started(index, phase, self.clock)
 
+    def begin(self, index: int) -> Any:
+        """Enter a phase; its batches, from where the clock stands."""
+        phase = self.resolved.phases[index]
+        self._enter(index, phase)
+        return self._loader(index, phase).steps(self.clock.step, phase.steps)
+
     def _phase(self, index: int, phase: ResolvedPhase, stop: StopFlag) -> None:
-        loader = self._loader(index, phase)
-        batches = loader.steps(self.clock.step, phase.steps)
+        batches = self._loader(index, phase).steps(self.clock.step, phase.steps)
         try:
             why = None
             for step in range(self.clock.step, phase.steps):
-                self._step(index, step, phase, batches)
+                self.step(index, step, phase, batches)
                 why = self._now_and_then(phase)
                 if why is not None:
                     break
@@ -164,7 +169,8 @@ class Loop:
 
     # --- a step ----------------------------------------------------------------------------------------------------
 
-    def _step(self, index: int, step: int, phase: ResolvedPhase, batches: Any) -> None:
+    def step(self, index: int, step: int, phase: ResolvedPhase, batches: Any) -> None:
+        """One optimiser step on the next batch."""
         assert self._optimizer is not None and self._scaler is not None
         started = time.perf_counter()
         host: HostBatch = next(batches)

@@ -85,6 +85,8 @@ class Reporter:
         }
         if clock.ended[clock.phase] != "length":
             self._out.progress.say(f"phase {phase.name} ends at step {clock.step}: {clock.ended[clock.phase]}")
+        if self._costed != clock.total:
+            self._cost(clock, phase.name)
         self._out.metrics.write("phase", clock.total, phase.name, values)
         if self._out.tracker is not None:
             self._out.tracker.phase_summary(phase.name, values)
@@ -104,6 +106,7 @@ class Reporter:
             at = f"{clock.phase + 1}/{len(self._resolved.phases)}"
             self._out.progress.show(phase.name, at, clock.step, phase.steps, self._total - clock.total, shown)
 
+    _costed: int = -1
     _before: tuple[int, float, float] = (-1, 0.0, 0.0)
 
     def _last_seconds(self, clock: Clock) -> float:
@@ -127,6 +130,13 @@ class Reporter:
             return
         phase = self._resolved.phases[clock.phase].name
         self._out.metrics.write("evaluate", clock.total, phase, values)
+        self._cost(clock, phase)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if not math.isnan(value))
+        self._out.progress.say(f"  step {clock.total}: valid {shown}" + ("  (best)" if best else ""))
+
+    def _cost(self, clock: Clock, phase: str) -> None:
+        """What the run has taken so far: the other axis of every accuracy."""
+        assert self._out is not None
         cost = {
             "flops": sum(self.spent(clock)),
             "seconds": sum(clock.seconds),
@@ -134,8 +144,7 @@ class Reporter:
             "rates": clock.rates,
         }
         self._out.metrics.write("cost", clock.total, phase, cost)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items() if not math.isnan(value))
-        self._out.progress.say(f"  step {clock.total}: valid {shown}" + ("  (best)" if best else ""))
+        self._costed = clock.total
 
     def tested(self, clock: Clock, values: dict[str, float]) -> None:
         if self._out is not None:

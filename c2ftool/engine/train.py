@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from c2ftool import __version__
+from c2ftool.engine.baseline import Baseline, best_of_run, child_of, find_baseline, require_same_data
 from c2ftool.engine.checkpoint import Checkpoints
 from c2ftool.engine.clock import Clock
-from c2ftool.engine.cost import PhaseCost, memory, phase_costs
+from c2ftool.engine.cost import PhaseCost, phase_costs
 from c2ftool.engine.device import Device, close_device, open_device, place
 from c2ftool.engine.loop import Loop
 from c2ftool.engine.metrics_log import MetricsLog, read_metrics
@@ -26,13 +27,14 @@ from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.start import load_start
 from c2ftool.engine.tracking import Tracker
-from c2ftool.errors import InterruptedByHand, Preempted
-from c2ftool.models.weights import load_into, resolve_weights
+from c2ftool.errors import InterruptedByHand, MissingError, Preempted
+from c2ftool.models.weights import load_into
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
 from c2ftool.spec.load import Loaded
-from c2ftool.spec.resolve import as_data, resolve, resolved_hash
+from c2ftool.spec.resolve import as_data, read_resolved, resolve, resolved_hash
 from c2ftool.spec.resolved import Resolved
+from c2ftool.spec.root import Spec
 
 
 @dataclass(frozen=True)
@@ -49,43 +51,25 @@ class Options:
     quiet: bool = False
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What `--dry-run` and `c2f flops` show."""
-
-    resolved: Resolved
-    selection: Selection
-    costs: list[PhaseCost]
-    parameters: tuple[int, int]  # trained, all
-    memory: list[int]  # bytes, for each phase
-    children: int  # runs of the study; 0 for a single run
-
-
 def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
     """The resolved spec and its clips."""
     selection = select(loaded.spec.data, options.data_root)
-    resolved = resolve(loaded.spec, facts(selection, loaded.spec.data))
+    baseline = baseline_of(loaded.spec, options.runs_root, options.run or loaded.spec.name)
+    found = {} if baseline is None or baseline.run is None else best_of_run(baseline.run)
+    resolved = resolve(loaded.spec, replace(facts(selection, loaded.spec.data), baseline_best=found))
     if options.micro_batch is not None:
         resolved = resolved.model_copy(update={"micro_batch": options.micro_batch})
     return resolved, selection
 
 
-def plan(loaded: Loaded, options: Options) -> Plan:
-    """What would be run, without running it. Of a study, the first child."""
-    from c2ftool.spec.resolve import children
-
-    runs = children(loaded.spec)
-    one = loaded.with_overrides(runs[0][1]) if runs else loaded
-    resolved, selection = prepare(one, options)
-    reference = resolved.model.weights
-    if reference is not None and not reference.startswith("public:"):  # nothing is fetched for a plan
-        resolve_weights(reference, options.runs_root)
-    with torch.device("meta"):
-        student = build_objective(resolved).student
-    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in student.parameters())
-    held = [memory(resolved, phase).total for phase in resolved.phases]
-    return Plan(resolved, selection, phase_costs(resolved), (trained, total), held, len(runs))
+def baseline_of(spec: Spec, runs_root: Path, run: str) -> Baseline | None:
+    """What `savings` compares the run with. Raises MissingError where it is not known, UsageError for other data."""
+    if spec.savings is None:
+        return None
+    baseline = find_baseline(spec.savings.baseline, runs_root, child_of(run))
+    theirs = baseline.loaded.spec.data if baseline.loaded else read_resolved(baseline.run / "resolved.yaml").data  # type: ignore[operator]
+    require_same_data(spec.data, theirs, spec.savings.baseline)
+    return baseline
 
 
 def train(loaded: Loaded, options: Options) -> Outcome | None:
@@ -102,6 +86,7 @@ def train(loaded: Loaded, options: Options) -> Outcome | None:
 def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | None:
     """Train a single run, or go on with it."""
     resolved, selection = prepare(loaded, options)
+    _require_targets(resolved, loaded.spec, options)
     path = options.runs_root / (options.run or resolved.name)
     costs = phase_costs(resolved)
     with ExitStack() as stack:
@@ -116,6 +101,19 @@ def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         device.barrier()
         run = _Run(resolved, selection, device, options, costs, path, folder, progress)
         return run.go()
+
+
+def _require_targets(resolved: Resolved, spec: Spec, options: Options) -> None:
+    """Raises MissingError where a phase is to surpass a baseline that has not been run."""
+    for phase in resolved.phases:
+        if phase.stop is not None and phase.stop.kind == "surpasses" and phase.stop.value is None:
+            assert spec.savings is not None
+            baseline = find_baseline(spec.savings.baseline, options.runs_root)
+            raise MissingError(
+                f"phase {phase.name} ends when it surpasses the best {phase.stop.metric} of {baseline.name}, and in "
+                f"{options.runs_root} there is no finished run of that name with this metric",
+                cure=f"Train it first: {baseline.train_it}; or give phases.{phase.name}.stop.value.",
+            )
 
 
 @dataclass
@@ -149,7 +147,7 @@ class _Run:
                 )
         outlets, tracker = self._outlets(clock.total if found else None)
         reporter = Reporter(resolved, self.costs, outlets)
-        threads = _loader_threads(resolved, device)
+        threads = loader_threads(resolved, device)
         scores = resolved.task == "finetune" and len(self.selection.valid) > 0
         scoring = Scoring(self.selection, resolved, device, threads)
         loop = Loop(
@@ -257,7 +255,7 @@ class _Run:
         return outcome
 
 
-def _loader_threads(resolved: Resolved, device: Device) -> int:
+def loader_threads(resolved: Resolved, device: Device) -> int:
     """Loader threads of a rank: what the spec says, else up to 4 of the cores that are this rank's share."""
     if resolved.workers is not None:
         return resolved.workers

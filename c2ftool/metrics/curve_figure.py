@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from c2ftool.metrics.canvas import COLOURS, GREY, new_figure, plain_axes, png_bytes, shortened
+from c2ftool.metrics.canvas import (
+    COLOURS,
+    name_stretches,
+    new_figure,
+    plain_axes,
+    plain_legend,
+    png_bytes,
+    shade_stretches,
+    shortened,
+)
 from c2ftool.metrics.definitions import METRICS
 
 Curve = Sequence[tuple[float, float]]
@@ -32,9 +41,10 @@ def curve_figure(curves: Mapping[str, Curve], phases: Sequence[tuple[str, int, i
     steps = [step for curve in curves.values() for step, _ in curve] + [s for _, *ends in phases for s in ends]
     low, high = min(steps), max(steps)
     margin = 0.01 * (high - low) or 1
+    stretches = [(name, first - 0.5, last + 0.5) for name, first, last in phases]
     for axes, (title, names) in zip(grid, panels.items(), strict=True):
         axes.set_xlim(low - margin, high + margin)
-        _shade(axes, phases)
+        shade_stretches(axes, stretches)
         for number, name in enumerate(names):
             _draw(axes, curves[name], name, number)
         values = np.array([v for name in names for _, v in curves[name] if math.isfinite(v)])
@@ -45,10 +55,8 @@ def curve_figure(curves: Mapping[str, Curve], phases: Sequence[tuple[str, int, i
         axes.set_axisbelow(True)
         plain_axes(axes)
         if len(names) > 1 or names[0] != title:
-            legend = axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", ncols=1 + len(names) // 5)
-            for text in legend.get_texts():
-                text.set_parse_math(False)
-    _name_phases(grid[0], phases, low - margin, high + margin)
+            plain_legend(axes, framealpha=0.85, edgecolor="none", ncols=1 + len(names) // 5)
+    name_stretches(grid[0], stretches, 0.9 * _WIDTH)
     grid[-1].set_xlabel("optimiser step")
     grid[-1].xaxis.get_major_locator().set_params(integer=True)
     grid[-1].xaxis.set_major_formatter("{x:,.0f}")
@@ -92,30 +100,3 @@ def _logarithmic(axes: Any) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
-
-
-def _shade(axes: Any, phases: Sequence[tuple[str, int, int]]) -> None:
-    for number, (_, first, last) in enumerate(phases):
-        if number % 2:
-            axes.axvspan(first - 0.5, last + 0.5, color="#eef1f5", linewidth=0, zorder=0)
-        if number:
-            axes.axvline(first - 0.5, color=GREY, linewidth=0.8, zorder=0.5)
-
-
-def _name_phases(axes: Any, phases: Sequence[tuple[str, int, int]], low: float, high: float) -> None:
-    """Each phase's name above its stretch; its number where the name has no room, nothing where that has none."""
-    for number, (name, first, last) in enumerate(phases, 1):
-        room = 0.9 * _WIDTH * 72 * (last - first + 1) / (high - low) / 5.2  # characters of 9 points
-        short = shortened(name, 28)
-        text = short if len(short) <= room else str(number) if len(str(number)) <= room else ""
-        axes.text(
-            (first + last) / 2,
-            1.02,
-            text,
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            fontsize=9,
-            color="#444444",
-            parse_math=False,
-        )

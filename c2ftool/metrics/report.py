@@ -25,11 +25,15 @@ def write_report(
     curves: Mapping[str, Curve],
     phases: Sequence[PhaseCost],
     extras: Mapping[str, str | float | int | None],
+    *,
+    cost: bytes | None = None,
+    savings: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
     """The files written: index.html and, where there is something to show, tables (CSV) and figures (PNG).
 
     results: of the final evaluation; None for a run without (self-supervised). curves: name -> (step, value) pairs over
     the whole run's optimiser steps. phases: what each one took. extras: further facts, in the order of the page.
+    cost: a figure of scores over costs (PNG). savings: what is compared and what came of it, in words, row by row.
     Files of an earlier report are replaced. Raises RunError if the folder cannot be written.
     """
     drawn: dict[str, bytes] = {}
@@ -39,6 +43,9 @@ def write_report(
     if shown:
         drawn["curves.png"] = curve_figure(shown, [(p["name"], p["first_step"], p["last_step"]) for p in phases])
         captions["curves.png"] = "Training curves over the phases"
+    if cost is not None:
+        drawn["cost.png"] = cost
+        captions["cost.png"] = "Scores over the cost of training; dashed: the baseline's best, stars: what is compared"
     if results is not None:
         figure, what = _by_class(results)
         drawn["per_class.png"] = class_figure(figure, what)
@@ -53,7 +60,7 @@ def write_report(
                     *([name, *row.tolist()] for name, row in zip(results.classes, results.confusion, strict=True)),
                 ]
             )
-    html = page(title, results, phases, extras, captions, list(tables))
+    html = page(title, results, phases, extras, captions, list(tables), savings)
     # the page last: it never names a file that is not there
     files = {**tables, **drawn, "index.html": html.encode()}
     with translate_failure(folder):

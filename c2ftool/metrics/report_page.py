@@ -17,6 +17,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2126; background: #fff; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .3rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { text-align: left; padding: .22rem .9rem .22rem 0; border-bottom: 1px solid #e3e5e8; vertical-align: top; }
 th { border-bottom: 2px solid #9aa1ab; } td.n, th.n { text-align: right; }
@@ -40,10 +41,12 @@ class PhaseCost(_Cost, total=False):
     """What a phase took. Steps are the optimiser steps of the whole run, from 1, first and last included.
 
     flops: training operations of all its clips (2 x multiply-adds), None if not counted; frontend_flops: those of the
-    front end, apart. seconds: device time of training. clips: trained on, repeats counted.
+    front end, apart. seconds: device time of training. clips: trained on, repeats counted. ended: why the phase ended,
+    as in "length" or "surpasses accuracy 0.81".
     """
 
     frontend_flops: float
+    ended: str | None
 
 
 def page(
@@ -53,15 +56,20 @@ def page(
     extras: Mapping[str, str | float | int | None],
     figures: Mapping[str, str],
     tables: Sequence[str],
+    savings: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The HTML of the report. figures: file -> caption; tables: files. Every name is escaped."""
+    """The HTML of the report. figures: file -> caption; tables: files; savings: rows. Every name is escaped."""
     parts = [f"<h1>{escape(title)}</h1>"]
     if results is not None:
         kind = "one or more labels per clip" if results.multi_label else "one label per clip"
         parts.append(f'<p class="note">{results.clips:,} clips, {len(results.classes)} classes, {kind}</p>')
         parts.append("<h2>Scores</h2>" + _scores(results))
-    if phases:
-        parts.append("<h2>Cost</h2>" + _costs(phases))
+    if phases or savings or "cost.png" in figures:
+        parts.append("<h2>Cost</h2>" + (_costs(phases) if phases else ""))
+        if savings:
+            parts.append("<h3>Savings</h3>" + _html_table(["", ""], savings, numbers=()))
+        if "cost.png" in figures:
+            parts.append(_figure("cost.png", figures["cost.png"]))
     if extras:
         rows = [[key, f"{value:.6g}" if isinstance(value, float) else value] for key, value in extras.items()]
         parts.append("<h2>Run</h2>" + _html_table(["", ""], rows, numbers=()))
@@ -86,8 +94,14 @@ def flops_text(flops: float | None) -> str:
     """Operations with a prefix, to four figures: '1.234 TFLOP'; '-' for None."""
     if flops is None:
         return "-"
+    size, unit = flops_unit(flops)
+    return f"{flops / size:.4g} {unit}"
+
+
+def flops_unit(flops: float) -> tuple[float, str]:
+    """The unit in which so many operations are a number below 1000: (its size, its name), as in (1e12, 'TFLOP')."""
     power = min(max(int(math.log10(flops)) // 3, 0), 7) if flops >= 1 else 0
-    return f"{flops / 1000**power:.4g} {['', 'k', 'M', 'G', 'T', 'P', 'E', 'Z'][power]}FLOP"
+    return 1000.0**power, ["", "k", "M", "G", "T", "P", "E", "Z"][power] + "FLOP"
 
 
 def seconds_text(seconds: float) -> str:
@@ -112,12 +126,15 @@ def _scores(results: ClipResults) -> str:
 
 def _costs(phases: Sequence[PhaseCost]) -> str:
     with_frontend = any("frontend_flops" in p for p in phases)
+    with_end = any(p.get("ended") for p in phases)
     head = ["", "phase", "steps", "clips", "FLOPs", *(["front end"] if with_frontend else []), "time", "clips/s"]
+    numbers = range(2, len(head))
     rows = []
     for number, p in enumerate(phases, 1):
         steps = p["last_step"] - p["first_step"] + 1
         frontend = [p.get("frontend_flops")] if with_frontend else []
-        rows.append([str(number), p["name"], *_cost_cells(steps, p["clips"], p["flops"], frontend, p["seconds"])])
+        cells = _cost_cells(steps, p["clips"], p["flops"], frontend, p["seconds"])
+        rows.append([str(number), p["name"], *cells, *([p.get("ended") or ""] if with_end else [])])
     total = len(phases) > 1
     if total:
         known = [p["flops"] for p in phases if p["flops"] is not None]
@@ -129,9 +146,11 @@ def _costs(phases: Sequence[PhaseCost]) -> str:
             frontend,
             sum(p["seconds"] for p in phases),
         )
-        rows.append(["", "all", *cells])
+        rows.append(["", "all", *cells, *([""] if with_end else [])])
     note = '<p class="note">Training only; FLOPs are 2 x multiply-adds of forward and backward passes.</p>'
-    return _html_table(head, rows, numbers=range(2, len(head)), total=total) + note
+    if with_end:
+        head.append("ended by")
+    return _html_table(head, rows, numbers=numbers, notes=(len(numbers) + 2,), total=total) + note
 
 
 def _cost_cells(

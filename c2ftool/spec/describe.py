@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from c2ftool.spec.base import Section
+from c2ftool.spec.frontend import Statistics
 from c2ftool.spec.read import SCALARS
 from c2ftool.spec.root import Spec
 from c2ftool.spec.shape import sections_of
@@ -52,6 +53,8 @@ def _lines(section: Section, indent: str) -> list[str]:
                              subsequent_indent=f"{indent}# ", break_on_hyphens=False)  # fmt: skip
         if value is None:
             out.append(f"{indent}# {key}:")
+        elif isinstance(value, Statistics) and value.measured:
+            out.append(f"{indent}{key}: measured")
         elif isinstance(value, Section):
             out += [f"{indent}{key}:", *_lines(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], Section):

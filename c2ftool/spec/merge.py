@@ -1,8 +1,8 @@
 """Putting specs together: `extends`, and what a phase repeats of the sections above it.
 
-Mappings merge, lists replace, phases merge by `name`. A mapping whose `kind` (or `method`) differs from the inherited
-one replaces it whole: the settings of one kind mean nothing to another. `null` undoes what was inherited: the key
-counts as not given.
+Mappings merge, lists replace, phases merge by `name`, in the order of the extending spec if it names all of them. A
+mapping whose `kind` (or `method`) differs from the inherited one replaces it whole: the settings of one kind mean
+nothing to another. `null` undoes what was inherited: the key counts as not given.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def merge(base: Node, top: Node, at_phases: bool = False) -> Node:
 
 
 def _phases(base: Node, top: Node) -> Node:
-    """Phases of `top` change those of the same name in place; new names come after."""
+    """Phases of `top` change those of the same name in place; new names come after.
+
+    Where `top` names all of them its order holds: a coarse phase can be put in front.
+    """
     out = list(base.value)
     places = {name: place for place, node in enumerate(out) if (name := _name(node)) is not None}
     for node in top.value:
@@ -62,6 +65,9 @@ def _phases(base: Node, top: Node) -> Node:
             out.append(node)
         else:
             out[place] = merge(out[place], node)
+    order = [_name(node) for node in top.value]
+    if None not in order and places.keys() <= set(order) and len(places) == len(base.value):
+        out.sort(key=lambda node: order.index(_name(node)))
     return Node(out, top.place, top.key)
 
 

@@ -63,14 +63,16 @@ model, loss, training, phases, what is measured.
   `30 min`. A bare number is a count, a rate or a ratio.
 - **Scalars are YAML 1.2**: `1e-4` is a number, `no` is a word. Tags, anchors, aliases and duplicate keys are refused.
 - **`extends: other`** starts from another spec (a path beside the file, or a name of `c2f specs ls`). Mappings merge,
-  lists replace, phases merge by `name` (new names come after); a mapping of another `kind` (or `method`) replaces the
-  inherited one whole; `null` undoes what was inherited, as if the key were not given (in a phase: as above).
+  lists replace, phases merge by `name` (new names come after; where the spec names all phases its order holds); a
+  mapping of another `kind` (or `method`) replaces the inherited one whole; `null` undoes what was inherited, as if the
+  key were not given (in a phase: as above).
 - **`KEY=VALUE`** arguments change values by dotted path, read by the same rules; items of a list by `name` or by
   number, from 0: `train.batch=48`, `phases.fine.length="3 epochs"`, `teachers.0.decay=0.999`, `augment.mixup=null`,
   `train.schedule="{kind: constant}"`.
-- **A phase** repeats any of `batch, optimizer, schedule, clip, compression, masks, teachers, augment, frontend`; what
-  it repeats merges over the section above (a list replaces). On entering a later phase weights and EMA teacher
-  carry over, optimiser and schedule start afresh.
+- **A phase** repeats any of `batch, optimizer, schedule, clip, average, compression, masks, teachers, augment,
+  frontend, enter`; what it repeats merges over the section above (a list replaces). On entering a later phase weights
+  and EMA teacher carry over, fitted to its token grid; optimiser and schedule start afresh (`enter`). `stop` may end a
+  phase before its `length`.
 - **`data.folds`** or **`seeds`** make one command a study: a child run each, and their mean and spread.
 
 `c2f specs check FILE` names every fault at once, `c2f specs show SPEC --full` prints a spec with every key and its

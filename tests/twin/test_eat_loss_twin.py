@@ -10,8 +10,8 @@ from c2ftool.models.initialise import initialise
 from c2ftool.objectives.eat import EatObjective, EatStudent
 from c2ftool.objectives.ema import EmaTeacher
 from c2ftool.spec import objective as spec_objective
-from c2ftool.spec.model import Model
 from c2ftool.spec.layout import tokens_of
+from c2ftool.spec.model import Model
 from c2ftool.spec.resolved import ResolvedTeacher
 
 WIDTH, DEPTH, HEADS, PATCH = 96, 4, 3, 16  # eat_tiny

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from c2ftool.errors import RunError
+from c2ftool.metrics.cost_figure import CostCurve, cost_figure
 from c2ftool.metrics.curve_figure import _panels, curve_figure
 from c2ftool.metrics.figures import _ticks, class_figure, confusion_figure
 from c2ftool.metrics.report import write_report
@@ -124,6 +125,38 @@ def test_costs_that_were_not_counted_are_dashes_and_the_front_end_stands_apart(t
         " | 2 | fine <b> | 20 | 240 | 7.5 TFLOP | - | 1 min 06 s | 3.6"
         " | all | 30 | 360 | - | 1 GFLOP | 1 min 06 s | 5.5"
     )
+
+
+def test_why_phases_ended_is_a_column_where_some_phase_says_so(tmp_path):
+    said = [PHASES[0], {**PHASES[1], "ended": "surpasses <accuracy> 0.81"}]
+    write_report(tmp_path, "t", None, {}, said, {})
+    text = (tmp_path / "index.html").read_text()
+    assert '<th class="note">ended by</th>' in text
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in text.split("<tr")]
+    assert [row[-1] for row in rows if row] == ["", "surpasses &lt;accuracy&gt; 0.81", ""]
+    write_report(tmp_path, "t", None, {}, [{**PHASES[0], "ended": None}, PHASES[1]], {})
+    assert "ended by" not in (tmp_path / "index.html").read_text()
+
+
+def test_savings_and_the_figure_of_costs_stand_under_the_costs(tmp_path):
+    picture = cost_figure([CostCurve("c2f", [(1e12, 0.5)], "run")], "map", [("coarse", 0, 1e12)])
+    rows = [("baseline", "run <base>, best 0.812 after 10 epochs"), ("saved FLOPs, first beat", "58.3 %")]
+    written = write_report(tmp_path, "t", None, CURVES, PHASES, {"seed": 1}, cost=picture, savings=rows)
+    assert {path.name for path in written} == {"index.html", "curves.png", "cost.png"}
+    assert (tmp_path / "cost.png").read_bytes() == picture
+    text = (tmp_path / "index.html").read_text()
+    page = Page(text)
+    assert {"run <base>, best 0.812 after 10 epochs", "58.3 %"} <= set(page.cells) and "cost.png" in page.references
+    order = [text.index(part) for part in ("<h2>Cost", "FLOPs are", "<h3>Savings", 'src="cost.png"', "<h2>Run")]
+    assert order == sorted(order)
+
+
+def test_savings_are_shown_without_phases_and_neither_without_being_given(tmp_path):
+    write_report(tmp_path / "a", "t", None, {}, [], {}, savings=[("control", "not run")])
+    assert Page((tmp_path / "a" / "index.html").read_text()).cells == ["t", "control", "not run"]
+    write_report(tmp_path / "b", "t", None, {}, PHASES, {})
+    text = (tmp_path / "b" / "index.html").read_text()
+    assert "Savings" not in text and "cost.png" not in text
 
 
 def test_tables_hold_the_numbers_in_full(tmp_path):

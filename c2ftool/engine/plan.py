@@ -1,0 +1,165 @@
+"""What a spec would do and cost, without doing it: `--dry-run` and `c2f flops`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from c2ftool.costs.savings import Point, savings
+from c2ftool.data.known import known_clips
+from c2ftool.engine.baseline import Baseline, find_baseline, require_same_data
+from c2ftool.engine.cost import PhaseCost, memory, phase_costs
+from c2ftool.engine.selection import Selection
+from c2ftool.engine.train import Options, prepare
+from c2ftool.errors import MissingError, UsageError
+from c2ftool.models.weights import resolve_weights
+from c2ftool.objectives.build import build_objective
+from c2ftool.spec.amounts import Length
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.load import Loaded
+from c2ftool.spec.resolve import DataFacts, children, read_resolved, resolve
+from c2ftool.spec.resolved import Resolved, ResolvedPhase
+from c2ftool.spec.root import Spec
+
+What = Literal["forward", "training"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved spec and what it takes."""
+
+    resolved: Resolved
+    selection: Selection | None  # None where published counts stand for a set that is not prepared here
+    costs: list[PhaseCost]
+    children: int  # runs of the study; 0 for a single run
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of one run."""
+        return sum(cost.training for cost in self.costs)
+
+    def parameters(self) -> tuple[int, int]:
+        """(trained, all) parameters."""
+        with torch.device("meta"):
+            student = build_objective(self.resolved).student
+        sizes = [(p.numel(), p.requires_grad) for p in student.parameters()]
+        return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+
+    def memory(self) -> list[int]:
+        """Bytes of each phase's step."""
+        return [memory(self.resolved, phase).total for phase in self.resolved.phases]
+
+
+@dataclass(frozen=True)
+class PlannedSavings:
+    """Shares of FLOPs saved, by the lengths in the specs.
+
+    first_beat: the paper's rule by the published lengths, if any, counted over forward passes as the paper counts;
+    first_beat_training: the same over forward and backward passes, where wide patches save a little more.
+    """
+
+    baseline: str
+    end: float
+    first_beat: float | None
+    first_beat_training: float | None
+    lengths: str  # in words: what first_beat compares
+
+
+def plan(loaded: Loaded, options: Options, *, published: bool = False) -> Plan:
+    """What would be run, without running it. Of a study, the first child.
+
+    published: a set that is not prepared here may be one whose counts are published.
+    """
+    runs = children(loaded.spec)
+    one = loaded.with_overrides(runs[0][1]) if runs else loaded
+    try:
+        resolved, selection = prepare(one, options)
+    except MissingError:
+        facts = _published(one.spec) if published else None
+        if facts is None:
+            raise
+        resolved, selection = resolve(one.spec, facts), None
+    reference = resolved.model.weights
+    if reference is not None and selection is not None and reference.startswith(("file:", "run:")):
+        resolve_weights(reference, options.runs_root)  # nothing is fetched for a plan
+    return Plan(resolved, selection, phase_costs(resolved), len(runs))
+
+
+def _published(spec: Spec) -> DataFacts | None:
+    known = known_clips(spec.data)
+    if known is None:
+        return None
+    size = BACKBONES[spec.model.backbone]
+    return DataFacts(
+        name=spec.data.dataset,
+        classes=[str(number) for number in range(known.classes)],
+        sample_rate=spec.frontend.sample_rate or size.frontend.sample_rate,
+        multi_label=known.multi_label,
+        mean=0.0,
+        std=1.0,
+        fingerprint="",
+        clips_train=known.train,
+        clips_valid=known.valid,
+        clips_test=known.test,
+    )
+
+
+def planned_savings(
+    loaded: Loaded, plan_: Plan, reference: str | None, options: Options
+) -> tuple[Plan, PlannedSavings]:
+    """(the baseline's plan, savings against it). reference: of the baseline; the spec's own if not given.
+
+    Raises UsageError where none is named or it has other data, MissingError where it is not known.
+    """
+    own = loaded.spec.savings
+    if reference is None:
+        if own is None:
+            raise UsageError("no baseline is named", cure="Give --baseline SPEC, or `savings: {baseline: SPEC}`.")
+        reference = own.baseline
+    baseline = find_baseline(reference, options.runs_root)
+    theirs = _plan_of(baseline, options)
+    require_same_data(loaded.spec.data, theirs.resolved.data, reference)
+    first_beat, training, lengths = None, None, ""
+    if own is not None and own.baseline_best is not None and own.reached is not None:
+        first_beat = _published_saving(plan_, theirs, own.baseline_best, own.reached, "forward")
+        training = _published_saving(plan_, theirs, own.baseline_best, own.reached, "training")
+        lengths = f"the last phase surpassing after {own.reached}, the baseline at its best after {own.baseline_best}"
+    whole = savings([_end(plan_)], [_end(theirs)], "end").flops
+    assert whole is not None
+    return theirs, PlannedSavings(reference, whole, first_beat, training, lengths)
+
+
+def _plan_of(baseline: Baseline, options: Options) -> Plan:
+    if baseline.loaded is not None:
+        return plan(baseline.loaded, options, published=True)
+    assert baseline.run is not None
+    resolved = read_resolved(baseline.run / "resolved.yaml")
+    return Plan(resolved, None, phase_costs(resolved), 0)
+
+
+def _published_saving(run: Plan, baseline: Plan, best: Length, reached: Length, what: What) -> float | None:
+    """The paper's rule with its lengths: trained until the baseline was at its best, and until that was passed."""
+    *coarse, last = zip(run.resolved.phases, run.costs, strict=True)
+    spent = sum(_per_clip(cost, what) * cost.clips for _, cost in coarse) + _cost_of(*last, reached, what)
+    first = baseline.resolved.phases[0], baseline.costs[0]
+    return savings([_point(spent, 1.0)], [_point(_cost_of(*first, best, what), 0.0)], "first_beat").flops
+
+
+def _per_clip(cost: PhaseCost, what: What) -> int:
+    return cost.clip.forward if what == "forward" else cost.clip.training
+
+
+def _cost_of(phase: ResolvedPhase, cost: PhaseCost, length: Length, what: What) -> int:
+    """FLOPs of a stretch of a phase."""
+    return _per_clip(cost, what) * phase.batch * length.steps(batch=phase.batch, clips=phase.clips_per_epoch)
+
+
+def _end(plan_: Plan) -> Point:
+    return _point(plan_.flops, 0.0)
+
+
+def _point(flops: int, value: float) -> Point:
+    """A moment of which only the cost is known, and whether it is better than another."""
+    return Point(phase="", final=True, epochs=0.0, flops=float(flops), seconds=0.0, rate_sum=0.0, value=value)
