@@ -81,6 +81,8 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         typer.echo(f"test {_scores(outcome)}{mean}, {outcome.weights} weights")
     elif outcome.losses:
         typer.echo(f"loss {outcome.losses[0]:.4g} at first, {outcome.losses[-1]:.4g} at the end")
+    for what, came in outcome.savings:
+        typer.echo(f"{what}: {came}")
     typer.echo(
         f"run: {outcome.run}" + ("" if outcome.children else f"   report: {outcome.run / 'report' / 'index.html'}")
     )

@@ -67,6 +67,8 @@ def print_scored(scored: list[Rescored], as_json: bool) -> None:
             "training FLOPs": flops_text(run.flops),
             "training time": seconds_text(run.seconds),
         }
+        if any(one.saved is not None for r in scored for one in r.children or [r]):
+            row |= _saved(run)
         rows.append(row)
     print_rows(rows)
     for name in metrics:
@@ -75,12 +77,28 @@ def print_scored(scored: list[Rescored], as_json: bool) -> None:
     for run in scored:
         for child in run.children:
             typer.echo(f"{child.name}: " + "  ".join(f"{n} {v:.4f}" for n, v in child.scores.items()))
+    for run in scored:
+        for what, came in run.savings:
+            typer.echo(f"{run.name}, {what}: {came}")
     typer.echo("device: " + ", ".join(dict.fromkeys(run.device for run in scored)))
     for run in scored:
         for one in run.children or [run]:
-            typer.echo(f"report: {one.folder / 'report' / 'index.html'}")
+            typer.echo(f"report: {one.report or one.folder / 'report' / 'index.html'}")
     for uri in dict.fromkeys(run.tracking for run in scored if run.tracking):
         typer.echo(f"tracking: mlflow ui --backend-store-uri {uri}")
+
+
+def _saved(run: Rescored) -> dict[str, str]:
+    """The shares of FLOPs saved, of a study the means; how often the baseline was beaten."""
+    found = [one.saved for one in run.children or [run] if one.saved is not None]
+    ends = [s["end"]["flops"] for s in found if s["end"] is not None and s["end"]["flops"] is not None]
+    asked = [s["first_beat"] for s in found if s["first_beat"] is not None]
+    beats = [b["flops"] for b in asked if b["reached"] and b["flops"] is not None]
+    first = f"{sum(beats) / len(beats):.1%}" if beats else "not reached" if asked else ""
+    return {
+        "FLOPs saved": f"{sum(ends) / len(ends):.1%}" if ends else "",
+        "at first beat": first + (f" ({len(beats)} of {len(asked)})" if asked and run.children else ""),
+    }
 
 
 def require(demands: list[Demand], scored: list[Rescored]) -> None:

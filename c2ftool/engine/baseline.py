@@ -42,15 +42,15 @@ def find_baseline(reference: str, runs_root: Path, child: str | None = None) -> 
     """
     kind, colon, rest = reference.partition(":")
     if colon and kind == "run":
-        folder = _run_folder(runs_root, rest, child)
+        folder = finished_run(runs_root, rest, child)
         if folder is None:
             raise MissingError(f"the baseline, run {rest!r}, is no finished run in {runs_root}", cure="Train it first.")
         return Baseline(reference, rest, None, folder)
     loaded = load_spec(reference)
-    return Baseline(reference, loaded.spec.name, loaded, _run_folder(runs_root, loaded.spec.name, child))
+    return Baseline(reference, loaded.spec.name, loaded, finished_run(runs_root, loaded.spec.name, child))
 
 
-def _run_folder(runs_root: Path, name: str, child: str | None) -> Path | None:
+def finished_run(runs_root: Path, name: str, child: str | None) -> Path | None:
     """The folder of the finished run; of a study the same child's."""
     for folder in ([runs_root / name / child] if child else []) + [runs_root / name]:
         if (folder / RECORD).exists() and json.loads((folder / RECORD).read_text())["state"] == "finished":

@@ -2,8 +2,9 @@
 
     {"time": ms, "step": 120, "phase": "fine", "kind": "train", "values": {"loss": 0.71, "lr": 0.0005}}
 
-kind: train, evaluate, phase, test. Steps count over the whole run. Values that are not finite are written as the words
-"nan", "inf", "-inf". After a resume the file reads as if the run had never been stopped.
+kind: train, evaluate, cost (of the run so far), border, phase, test, savings. Steps count over the whole run. Values
+that are not finite are written as the words "nan", "inf", "-inf". After a resume the file reads as if the run had never
+been stopped.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class MetricsLog:
 
 
 def _belongs(entry: dict[str, Any], step: int) -> bool:
-    """Whether a line was written before the checkpoint at `step`. The test's line is written after the last one."""
-    return entry["step"] <= step and entry["kind"] != "test"
+    """Whether a line was written before the checkpoint at `step`. Lines on the whole run come after the last."""
+    return entry["step"] <= step and entry["kind"] not in ("test", "savings")
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -150,6 +150,11 @@ class Reporter:
         if self._out is not None:
             self._out.metrics.write("test", clock.total, self._resolved.phases[-1].name, values)
 
+    def saved(self, clock: Clock, values: dict[str, float]) -> None:
+        """The shares saved against the baseline."""
+        if self._out is not None and values:
+            self._out.metrics.write("savings", clock.total, self._resolved.phases[-1].name, values)
+
     def interrupted(self, clock: Clock, why: str) -> None:
         if self._out is not None:
             self._out.folder.mark_interrupted(why, clock.total)

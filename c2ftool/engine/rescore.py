@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from c2ftool.engine.device import open_device
 from c2ftool.engine.metrics_log import read_metrics
 from c2ftool.engine.recompress import is_compression, recompressed
 from c2ftool.engine.result import phase_called, report
-from c2ftool.engine.run_folder import RECORD, RunFolder, find_run, newest_finished
+from c2ftool.engine.run_folder import RECORD, RunFolder, children_of, find_run, newest_finished
+from c2ftool.engine.savings import saved
 from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import facts, select
 from c2ftool.errors import MissingError, UsageError
@@ -48,12 +50,15 @@ class Rescored:
     first_loss: float | None
     last_loss: float | None
     tracking: str | None
+    savings: list[tuple[str, str]] = field(default_factory=list)
+    saved: dict[str, Any] | None = None
+    report: Path | None = None
     children: list[Rescored] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """As plain data."""
         keys = ("name", "task", "scores", "spread", "clips", "weights", "flops", "seconds", "device", "first_loss")
-        out = {key: getattr(self, key) for key in (*keys, "last_loss", "tracking")}
+        out = {key: getattr(self, key) for key in (*keys, "last_loss", "tracking", "saved")}
         return out | {"folder": str(self.folder), "children": [c.summary() for c in self.children]}
 
 
@@ -77,7 +82,7 @@ def rescore_all(
         folders = [newest_finished(runs_root)]
         say(f"the newest finished run: {folders[0]}")
     settings = _Settings(runs_root, data_root, metrics, weights, overrides, device, say)
-    return [_study(f, settings) if (f / "study.json").exists() else _run(f, settings) for f in folders]
+    return [_study(f, settings) if children_of(f) else _run(f, settings) for f in folders]
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,7 @@ class _Settings:
 
 
 def _study(folder: Path, settings: _Settings) -> Rescored:
-    names = json.loads((folder / "study.json").read_text())["children"]
-    children = [_run(folder / name, settings) for name in names]
+    children = [_run(folder / name, settings) for name in children_of(folder)]
     first = children[0]
     spread = {m: mean_and_spread(c.scores[m] for c in children) for m in first.scores}
     return Rescored(
@@ -170,6 +174,9 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     scoring = Scoring(selection, resolved, device, threads=2)
     metrics = list(settings.metrics or resolved.metrics)
     results, scored = scoring.results(classifier, frontend, selection.test, metrics)
+    compared = saved(folder, resolved, settings.runs_root)
+    # what was scored otherwise than the run's own end does not replace its report
+    into = folder / f"report-{_slug(settings.overrides)}" if settings.overrides else folder / "report"
     with lock(folder / ".lock"):
         report(
             RunFolder(folder),
@@ -180,14 +187,24 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
             scored,
             selection,
             outcome["device"],
+            compared,
+            into,
         )
     return Rescored(
         scores=results.values(),
         definitions={name: score.definition for name, score in results.scores.items()},
         clips=results.clips,
         weights=which,
+        savings=[] if compared is None or settings.overrides else compared.rows(),
+        saved=None if compared is None else compared.summary(),
+        report=into / "index.html",
         **common,
     )
+
+
+def _slug(overrides: list[str]) -> str:
+    """Arguments as part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(overrides)).strip("-").lower()[:80]
 
 
 def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:

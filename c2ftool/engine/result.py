@@ -15,6 +15,7 @@ from c2ftool.engine.cost import PhaseCost
 from c2ftool.engine.evaluation import Scored
 from c2ftool.engine.metrics_log import curves
 from c2ftool.engine.run_folder import RunFolder
+from c2ftool.engine.savings import Saved
 from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import Selection
 from c2ftool.files import write_atomically
@@ -37,6 +38,8 @@ class Outcome:
     phases: list[dict[str, Any]]  # name, steps, clips, seconds, waited, flops, frontend_flops
     losses: list[float]  # logged training losses, in order
     tracking: str | None
+    savings: list[tuple[str, str]] = field(default_factory=list)  # what is compared, and what came of it
+    saved: dict[str, Any] | None = None  # the same as plain data
     children: list[Outcome] = field(default_factory=list)
 
     @property
@@ -63,6 +66,7 @@ class Outcome:
             "last_loss": self.losses[-1] if self.losses else None,
             "phases": self.phases,
             "tracking": self.tracking,
+            **({"savings": self.saved} if self.saved is not None else {}),
             **({"children": [child.summary() for child in self.children]} if self.children else {}),
         }
 
@@ -132,8 +136,11 @@ def report(
     scored: Scored | None,
     selection: Selection,
     device: str,
+    saved: Saved | None = None,
+    into: Path | None = None,
 ) -> list[Path]:
-    """Write the report folder; returns its files."""
+    """Write the report folder, or `into` another; returns its files."""
+    into = into or folder.report
     shown = {n: c for n, c in curves(entries).items() if n.startswith(("loss", "valid/")) or n.endswith("deviation")}
     costs = [
         report_page.PhaseCost(
@@ -144,6 +151,7 @@ def report(
             seconds=p["seconds"],
             clips=p["clips"],
             frontend_flops=p["frontend_flops"],
+            ended=p["ended"],
         )
         for p in phases
     ]
@@ -155,9 +163,11 @@ def report(
         "seed": resolved.seed,
         "device": device,
     }
-    files = write_report(folder.report, folder.path.name, results, shown, costs, extras)
+    picture = None if saved is None else saved.figure()
+    rows = [] if saved is None else saved.rows()
+    files = write_report(into, folder.path.name, results, shown, costs, extras, cost=picture, savings=rows)
     if scored is not None:
-        files.append(_save_scores(folder.report / "scores.npz", scored, selection))
+        files.append(_save_scores(into / "scores.npz", scored, selection))
     return files
 
 

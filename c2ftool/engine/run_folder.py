@@ -166,10 +166,17 @@ def newest_finished(root: Path) -> Path:
     raise MissingError(f"no finished run in {root}", cure="Name one, or train one: c2f pretrain specs/eat.yaml")
 
 
+def children_of(path: Path) -> list[str]:
+    """The names of the runs inside a study's folder, or inside any folder of runs that were given one name."""
+    if (path / "study.json").exists():
+        return json.loads((path / "study.json").read_text())["children"]
+    return sorted(p.parent.name for p in path.glob(f"*/{RECORD}")) if not (path / RECORD).exists() else []
+
+
 def find_run(reference: str, root: Path) -> Path:
-    """The folder of a run or study: a name under the root, or a path. Raises MissingError with the names there are."""
+    """The folder of a run, or of several (a study): a name under the root, or a path. Raises MissingError with the names there are."""
     for path in (root / reference, Path(reference)):
-        if (path / RECORD).exists() or (path / "study.json").exists():
+        if (path / RECORD).exists() or children_of(path):
             return path
     names = ", ".join(str(p.relative_to(root)) for p in all_runs(root)[-12:]) or "none"
     raise MissingError(f"no run {reference!r} in {root}", cure=f"There are: {names}.")

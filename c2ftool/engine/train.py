@@ -23,6 +23,7 @@ from c2ftool.engine.progress import Progress
 from c2ftool.engine.reporter import Outlets, Reporter
 from c2ftool.engine.result import Outcome, final_score, phase_rows, report
 from c2ftool.engine.run_folder import RunFolder, machine, open_run
+from c2ftool.engine.savings import saved
 from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.start import load_start
@@ -238,7 +239,12 @@ class _Run:
             return None
         phases = phase_rows(self.resolved, self.costs, loop.clock)
         entries = read_metrics(self.folder.metrics)
-        files = report(self.folder, self.resolved, entries, phases, results, scored, self.selection, self.device.name())
+        compared = saved(self.path, self.resolved, self.options.runs_root)
+        if compared is not None:
+            reporter.saved(loop.clock, compared.values())
+        files = report(
+            self.folder, self.resolved, entries, phases, results, scored, self.selection, self.device.name(), compared
+        )
         if tracker is not None:
             tracker.artifacts(files)
         outcome = Outcome(
@@ -250,6 +256,8 @@ class _Run:
             phases=phases,
             losses=[e["values"]["loss"] for e in entries if e["kind"] == "train"],
             tracking=tracker.uri if tracker is not None else None,
+            savings=compared.rows() if compared is not None else [],
+            saved=compared.summary() if compared is not None else None,
         )
         self.folder.update(state="finished", outcome=outcome.summary())
         return outcome

@@ -58,7 +58,7 @@ def cost_figure(curves: Sequence[CostCurve], metric: str, phases: Sequence[Phase
     phases: (name, FLOPs at its start, at its end) of the run, shaded in turn and named above. Values that are not
     finite leave gaps; points whose cost is not finite are left out. Raises ValueError if no point is left.
     """
-    lines = [np.array([p for p in sorted(c.points) if math.isfinite(p[0])], np.float64).reshape(-1, 2) for c in curves]
+    lines = [_line(curve.points) for curve in curves]
     if not any(len(line) for line in lines):
         raise ValueError("no evaluation to draw")
     marks = [c.mark if c.mark is not None and all(map(math.isfinite, c.mark)) else None for c in curves]
@@ -109,8 +109,8 @@ def plan_figure(plans: Sequence[tuple[str, Sequence[tuple[str, float, float]]]])
     """Training FLOPs that add up over epochs, a line per plan, as a PNG.
 
     plans: (label, phases), a phase being (name, epochs, training FLOPs). Phases are named along their stretch of the
-    line, by their number where the name has no room; the total stands at the line's end. Raises ValueError without a
-    phase.
+    line, by their number where the name has no room, not at all where that has none; the total stands at the line's
+    end. Raises ValueError without a phase.
     """
     plans = [(label, phases) for label, phases in plans if phases]
     if not plans:
@@ -123,7 +123,7 @@ def plan_figure(plans: Sequence[tuple[str, Sequence[tuple[str, float, float]]]])
     for number, ((label, _), path) in enumerate(zip(plans, paths, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
         shown = shortened(label.lstrip("_"), 90)
-        width = 1.6 + 1.2 * min(len(plans) - 1 - number, 3)  # of lines that cover each other all are seen
+        width = 1.6 + 0.9 * min(len(plans) - 1 - number, 3)  # of lines that cover each other all are seen
         axes.plot(*path.T, color=colour, linewidth=width, marker="o", markersize=3 + width, label=shown)
     axes.set_xlim(0, 1.14 * max(path[-1, 0] for path in paths) or 1.0)  # the margin is for the totals
     axes.set_ylim(0, 1.08 * max(path[-1, 1] for path in paths) or 1.0)
@@ -198,6 +198,7 @@ class _Room:
         self.axes.annotate(
             note.text, note.place, note.offset, textcoords="offset points", color=colour, fontsize=_NOTE_SIZE,
             ha=note.across, va=note.up, rotation=note.angle, rotation_mode="anchor", parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         ).set_in_layout(False)  # fmt: skip
 
     def _free(self, note: _Note) -> bool:
@@ -242,6 +243,12 @@ def _dots(path: NDArray[np.float64]) -> NDArray[np.float64]:
     """Dots along a line in pixels, a step or less apart."""
     steps = [max(int(np.hypot(*(b - a)) / _STEP), 1) + 1 for a, b in pairwise(path)]
     return np.concatenate([np.linspace(a, b, n) for (a, b), n in zip(pairwise(path), steps, strict=True)])
+
+
+def _line(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """The points (N, 2) whose cost is finite, by their cost."""
+    known = [point for point in points if math.isfinite(point[0])]
+    return np.array(sorted(known, key=lambda point: point[0]), np.float64).reshape(-1, 2)
 
 
 def _label(curve: CostCurve) -> str:
