@@ -55,37 +55,13 @@ def measure(plan: Plan, device: Device, threads: int, say: Callable[[str], None]
 
 
 def _phase(plan: Plan, index: int, device: Device, threads: int, say: Callable[[str], None]) -> Measured:
-    resolved, cost = plan.resolved, plan.costs[index]
-    phase = resolved.phases[index]
-    assert plan.selection is not None
-    objective = build_objective(resolved, index)
-    loop = Loop(
-        resolved=resolved,
-        selection=plan.selection,
-        objective=objective,
-        placed=place(objective, device),
-        device=device,
-        checkpoints=Checkpoints(Path("unused"), 1),
-        reporter=Reporter(resolved, plan.costs, None),
-        scoring=None,
-        record={},
-        threads=threads,
-    )
-    loop.clock.enter(index)
-    batches = loop.begin(index)
-    times: list[tuple[float, float]] = []
-    try:
-        for step in range(_WARM + _STEPS[1]):
-            waited, started = loop.clock.waited[index], time.perf_counter()
-            loop.step(index, step, phase, batches)
-            if device.cuda:
-                torch.cuda.synchronize(device.torch)
-            if step >= _WARM:
-                times.append((time.perf_counter() - started, loop.clock.waited[index] - waited))
-            if len(times) >= _STEPS[0] and sum(seconds for seconds, _ in times) > _SECONDS:
-                break
-    finally:
-        batches.close()
+    phase = plan.resolved.phases[index]
+    with PhaseSteps(plan, index, device, threads) as steps:
+        for _ in range(_WARM):
+            steps.step()
+        times = [steps.step()]
+        while len(times) < _STEPS[1] and (len(times) < _STEPS[0] or sum(s for s, _ in times) < _SECONDS):
+            times.append(steps.step())
     say(f"phase {phase.name}: {len(times)} steps timed")
     return Measured(
         phase=phase.name,
@@ -93,8 +69,47 @@ def _phase(plan: Plan, index: int, device: Device, threads: int, say: Callable[[
         seconds=median(seconds for seconds, _ in times),
         waited=median(waited for _, waited in times),
         clips=phase.batch,
-        flops=float(cost.clip.training * phase.batch),
+        flops=float(plan.costs[index].clip.training * phase.batch),
     )
+
+
+class PhaseSteps:
+    """Real steps of one phase, one at a time, from first weights; nothing is written."""
+
+    def __init__(self, plan: Plan, index: int, device: Device, threads: int) -> None:
+        if plan.selection is None:
+            raise ValueError("steps need the data of the plan")
+        self._device, self._index, self._phase = device, index, plan.resolved.phases[index]
+        objective = build_objective(plan.resolved, index)
+        self._loop = Loop(
+            resolved=plan.resolved,
+            selection=plan.selection,
+            objective=objective,
+            placed=place(objective, device),
+            device=device,
+            checkpoints=Checkpoints(Path("unused"), 1),
+            reporter=Reporter(plan.resolved, plan.costs, None),
+            scoring=None,
+            record={},
+            threads=threads,
+        )
+        self._loop.clock.enter(index)
+        self._batches = self._loop.begin(index)
+
+    def step(self) -> tuple[float, float]:
+        """(seconds of one step, those of them spent waiting for data)."""
+        clock = self._loop.clock
+        waited, started = clock.waited[self._index], time.perf_counter()
+        self._loop.step(self._index, clock.step, self._phase, self._batches)
+        if self._device.cuda:
+            torch.cuda.synchronize(self._device.torch)
+        return time.perf_counter() - started, clock.waited[self._index] - waited
+
+    def __enter__(self) -> PhaseSteps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._batches.close()
 
 
 @torch.no_grad()

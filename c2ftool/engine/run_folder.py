@@ -174,7 +174,7 @@ def children_of(path: Path) -> list[str]:
 
 
 def find_run(reference: str, root: Path) -> Path:
-    """The folder of a run, or of several (a study): a name under the root, or a path. Raises MissingError with the names there are."""
+    """The folder of a run, or of several (a study): a name under the root, or a path. Raises MissingError."""
     for path in (root / reference, Path(reference)):
         if (path / RECORD).exists() or children_of(path):
             return path
