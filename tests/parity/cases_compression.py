@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from deterministic import fill, spectrogram, waveform
+from deterministic import fill, spectrogram
+from inputs import Case, Outputs, frontend_of, raw_log_mel, wave_of
 from torch import Tensor
 from torch.nn import functional as F
 
 from c2ftool.compression.pool import Reduce
 from c2ftool.compression.resize import KernelRule, Resize, axis_map, kernel_map
 from c2ftool.frontend.build import build_frontend
-from c2ftool.frontend.kaldi import log_mel
 from c2ftool.spec.compression import Compression, FrameShift, Pool
 from c2ftool.spec.layout import compressed
 from c2ftool.spec.resolved import ResolvedFrontend
-
-Case = dict[str, Any]
-Outputs = dict[str, Tensor]
 
 PATCH = (16, 16)  # AST's; it plays no part in front ends
 # output of a kernel -> (rule, antialias)
@@ -58,22 +55,14 @@ def patch_kernel_resize(case: Case) -> Outputs:
 
 @torch.no_grad()
 def temporal_compression(case: Case) -> Outputs:
-    config, given = case["config"], case["input"]
-    wave = torch.from_numpy(waveform(given["seed"], given["seconds"], given["sample_rate"]))[None]
-    full = ResolvedFrontend(
-        kind="kaldi", sample_rate=given["sample_rate"], mels=128, window="hanning", frame_length=400, hop=160,
-        frames=config["frames_at_factor_1"], mean=-4.2677393, std=4.5689974,
-    )  # fmt: skip
+    config, wave = case["config"], wave_of(case["input"])
+    full = frontend_of(-4.2677393, 4.5689974, config["frames_at_factor_1"])
 
     def front(compression: Compression) -> ResolvedFrontend:
         return compressed(full, compression, PATCH, PATCH)[0]
 
     def raw(compression: Compression) -> Tensor:
-        spec = front(compression)
-        return log_mel(
-            wave - wave.mean(), sample_rate=spec.sample_rate, mels=spec.mels, frame_length=spec.frame_length,
-            hop=spec.hop, window=spec.window,
-        )[0]  # fmt: skip
+        return raw_log_mel(wave, front(compression))
 
     def tokenised(compression: Compression) -> Tensor:
         frontend = build_frontend(front(compression))

@@ -35,13 +35,15 @@ def main(files: list[str]) -> int:
             unknown += 1
             continue
         print(f"{file}: {kind}", flush=True)
-        for line in check(case):
+        lines = check(case)
+        width = max((len(line.output) for line in lines), default=0)
+        for line in lines:
             wrong += line.wrong
             if line.skipped is not None:
-                print(f"  {line.output:40} skipped: {line.skipped}", flush=True)
+                print(f"  {line.output:{width}} skipped: {line.skipped}", flush=True)
                 continue
             verdict = "ok" if line.good else "TOO LARGE"
-            print(f"  {line.output:40} {line.error:.2e}  allowed {line.allowed:.0e}  {verdict}", flush=True)
+            print(f"  {line.output:{width}} {line.error:.2e}  allowed {line.allowed:.0e}  {verdict}", flush=True)
     return 2 if unknown else int(wrong > 0)
 
 

@@ -94,6 +94,12 @@ def test_values_that_are_not_finite_are_gaps(drawn):
     decoded(cost_figure([CostCurve("a", [(1e12, math.nan)], "baseline")], "map", []))
 
 
+def test_evaluations_are_drawn_in_the_order_of_their_cost(drawn):
+    shuffled = [(3e12, 0.3), (math.nan, 0.9), (1e12, 0.5), (2e12, 0.1)]
+    cost_figure([CostCurve("c2f", shuffled, "run")], "map", [])
+    np.testing.assert_allclose(drawn[0].axes[0].lines[0].get_xydata(), [(1, 0.5), (2, 0.1), (3, 0.3)])
+
+
 def test_many_phases_and_many_evaluations_stay_within_a_page(drawn):
     phases = [(f"phase number {i}", i * 1e12, (i + 1) * 1e12) for i in range(30)]
     decoded(cost_figure([CostCurve("c2f", [(i * 3e10, i / 1000) for i in range(1000)], "run")], "map", phases))
@@ -134,12 +140,14 @@ def test_plans_say_their_phases_and_totals(drawn):
         [("same", [("all", 3, 1e12)])] * 4,
     ],
 )
-def test_totals_are_all_written_and_no_text_covers_another(plans, drawn):
+def test_totals_are_all_written_and_keep_clear_of_each_other(plans, drawn):
     plan_figure(plans)
     (figure,) = drawn
     figure.draw_without_rendering()
     texts = [text for text in figure.axes[0].texts if not text.get_rotation()]
     assert len([text for text in texts if text.get_text().endswith("FLOP")]) == len(plans)
+    places = [(*text.xy, *text.xyann) for text in figure.axes[0].texts]
+    assert len(set(places)) == len(places)  # names of lines that cover each other stand apart too
     boxes = [text.get_window_extent() for text in texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 

@@ -1,0 +1,101 @@
+"""What parity cases share: weights files as published, their loading, inputs and front ends."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from deterministic import fill, spectrogram, waveform
+from torch import Tensor, nn
+
+from c2ftool.frontend.kaldi import log_mel
+from c2ftool.models.positions import MAX_TIME, sincos_2d
+from c2ftool.models.weights import Start, load_into, starting_weights
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.resolved import ResolvedFrontend
+
+Case = dict[str, Any]
+Outputs = dict[str, Tensor]
+
+
+def published_file(case: Case, folder: Path) -> Path:
+    """A checkpoint in the case's published layout, filled by rule, as a training program would have saved it."""
+    derived = set(case.get("derived_tensors", ()))
+    ema = "_ema."
+    model: dict[str, Any] = {}
+    for name, shape in case["tensors"]:
+        if name in derived:  # a constant: EAT's table of positions
+            value = sincos_2d(MAX_TIME, shape[1] // MAX_TIME, shape[2], torch.device("cpu"))[None].clone()
+        else:
+            value = torch.from_numpy(fill(name, tuple(shape)))
+        place = model.setdefault("_ema", {}) if name.startswith(ema) else model
+        place[name.removeprefix(ema)] = value
+    key = case["checkpoint"]["state_dict_key"]  # null: the tensors alone
+    whole = model if key is None else {"args": argparse.Namespace(arch="eat"), "cfg": {"task": {}}, key: model}
+    path = folder / "published.pt"
+    torch.save(whole, path)
+    return path
+
+
+def loaded(case: Case, unused: Collection[str] = ()) -> Start:
+    """The case's weights through the loader that `model.weights=file:PATH` takes; every tensor must find its place.
+
+    unused: names of tensors that are in the file and belong to nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        start = starting_weights(published_file(case, Path(folder)))
+    placed = sum(len(part or ()) for part in (start.backbone, start.head, start.decoder, start.teacher))
+    expected = len(case["tensors"]) - len(case.get("derived_tensors", ())) - len(unused)
+    if placed != expected:
+        raise AssertionError(f"{placed} of {expected} tensors were placed: {start.report}")
+    return start
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor] | None) -> None:
+    """Load a part; nothing may be missing or left over."""
+    report = load_into(module, state or {}, where="parity case")
+    if report.unexpected:
+        raise AssertionError(f"not used: {report.unexpected}")
+
+
+def features(given: Mapping[str, Any]) -> Tensor:
+    """(B, frames, mels) of an input of normalised features, with or without a channel axis."""
+    images = torch.from_numpy(spectrogram(given["seed"], tuple(given["shape"])))
+    return images[:, 0] if images.ndim == 4 else images
+
+
+def wave_of(given: Mapping[str, Any]) -> Tensor:
+    """(1, samples) of an input that is a waveform."""
+    return torch.from_numpy(waveform(given["seed"], given["seconds"], given["sample_rate"]))[None]
+
+
+def frontend_of(mean: float, std: float, frames: int = 1024) -> ResolvedFrontend:
+    """The front end that EAT and AST share, with the statistics of a case."""
+    return ResolvedFrontend(
+        kind="kaldi", sample_rate=16_000, mels=128, window="hanning", frame_length=400, hop=160, frames=frames,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+def raw_log_mel(wave: Tensor, spec: ResolvedFrontend) -> Tensor:
+    """(frames, mels) before padding and normalising, of a (1, samples) waveform."""
+    return log_mel(
+        wave - wave.mean(), sample_rate=spec.sample_rate, mels=spec.mels, frame_length=spec.frame_length, hop=spec.hop,
+        window=spec.window,
+    )[0]  # fmt: skip
+
+
+def time_first(pair: Sequence[int]) -> tuple[int, int]:
+    """(time, mel) of a pair that a published file writes mel first."""
+    mel, time = pair
+    return time, mel
+
+
+def backbone_named(family: str, size: Mapping[str, Any]) -> str | None:
+    """The backbone of ours that has the family and the size; None if there is none."""
+    wanted = (family, size["embed_dim"], size.get("depth"), size["heads"])
+    return next((b.name for b in BACKBONES.values() if (b.family, b.width, b.depth, b.heads) == wanted), None)
