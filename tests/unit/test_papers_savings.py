@@ -18,7 +18,7 @@ PUBLISHED = json.loads((ROOT / "tests/fixtures/parity/coarse_to_fine_savings.jso
 METHODS = {"Fshift": "fshift", "Avg Pool": "avg_pool", "Max Pool": "max_pool", "Patch BL": "patch_bl",
            "Patch PI": "patch_pi", "SSAST Fshift": "fshift"}  # fmt: skip
 DATASETS = {"voxceleb1": "voxceleb", "ssast_schedule": "audioset+librispeech"}
-ROW = re.compile(r"row (\D+?) ([\d-]+)\s+(\d+\.\d+)\s+(\d+\.\d+)\s+(.+)")
+ROW = re.compile(r"^row (\D+?) ([\d-]+)\s+(\d+\.\d+)\s+(\d+\.\d+)\s+(.+)", re.MULTILINE)
 
 
 def rows() -> list[tuple[str, str, str, float, float, list[str]]]:
