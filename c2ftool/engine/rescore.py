@@ -176,7 +176,8 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     results, scored = scoring.results(classifier, frontend, selection.test, metrics)
     compared = saved(folder, resolved, settings.runs_root)
     # what was scored otherwise than the run's own end does not replace its report
-    into = folder / f"report-{_slug(settings.overrides)}" if settings.overrides else folder / "report"
+    otherwise = [text for text in settings.overrides if not text.startswith("savings.")]
+    into = folder / f"report-{_slug(otherwise)}" if otherwise else folder / "report"
     with lock(folder / ".lock"):
         report(
             RunFolder(folder),
@@ -195,7 +196,7 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
         definitions={name: score.definition for name, score in results.scores.items()},
         clips=results.clips,
         weights=which,
-        savings=[] if compared is None or settings.overrides else compared.rows(),
+        savings=[] if compared is None or otherwise else compared.rows(),
         saved=None if compared is None else compared.summary(),
         report=into / "index.html",
         **common,
@@ -208,13 +209,13 @@ def _slug(overrides: list[str]) -> str:
 
 
 def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
-    """The resolved spec with `data.*` arguments put in; others, but for `compression`, are part of the weights."""
+    """The resolved spec with `data.*` and `savings.*` put in; others, but for `compression`, belong to the weights."""
     if not overrides:
         return resolved
     for text in overrides:
-        if not text.startswith("data."):
+        if not text.startswith(("data.", "savings.")):
             raise UsageError(
-                f"{text!r}: only data.* and compression can differ when a run is scored",
+                f"{text!r}: only data.*, savings.* and compression can differ when a run is scored",
                 cure='For example: data.test=[valid], or compression="{method: fshift, factor: 2}"',
             )
     faults: list[Fault] = []
