@@ -35,7 +35,7 @@ def print_all(plan: Plan, compared: tuple[Plan, PlannedSavings] | None, timed: T
     if compared is not None:
         _print_savings(plan, *compared)
     if timed is not None:
-        _print_timed(timed)
+        _print_timed(plan, compared, timed)
 
 
 def print_cost(plan: Plan) -> None:
@@ -72,7 +72,20 @@ def _print_savings(plan: Plan, baseline: Plan, saved: PlannedSavings) -> None:
     typer.echo("control, the same phases without compression: control=restart")
 
 
-def _print_timed(timed: Timed) -> None:
+def _paces(plan: Plan, compared: tuple[Plan, PlannedSavings] | None, timed: Timed) -> tuple[float, float | None]:
+    """(seconds of the whole run at the measured pace, of the baseline; None where its steps were not timed)."""
+    phases = list(zip(plan.resolved.phases, timed.steps, strict=True))
+    run = sum(phase.steps * measured.seconds for phase, measured in phases)
+    if compared is None:
+        return run, None
+    known = {(str(phase.tokens), phase.batch): measured.seconds for phase, measured in phases}
+    theirs = [(phase.steps, known.get((str(phase.tokens), phase.batch))) for phase in compared[0].resolved.phases]
+    if any(seconds is None for _, seconds in theirs):
+        return run, None
+    return run, sum(steps * (seconds or 0.0) for steps, seconds in theirs)
+
+
+def _print_timed(plan: Plan, compared: tuple[Plan, PlannedSavings] | None, timed: Timed) -> None:
     last = timed.steps[-1]
     rows = [
         {
@@ -88,9 +101,11 @@ def _print_timed(timed: Timed) -> None:
         for m in timed.steps
     ]
     print_rows(rows)
-    typer.echo(
-        f"medians of real steps, per clip in the last columns; matmul {flops_text(timed.matmul)}/s; {timed.device}"
-    )
+    matmul = f"{flops_text(timed.matmul)}/s"
+    typer.echo(f"medians of real steps, per clip in the last columns; matmul {matmul}; {timed.device}")
+    run, base = _paces(plan, compared, timed)
+    saved = "" if not base else f", the baseline for {seconds_text(base)}: {1 - run / base:.2%} of the time saved"
+    typer.echo(f"at this pace the run trains for {seconds_text(run)}{saved}")
 
 
 def as_plain(
@@ -123,8 +138,11 @@ def as_plain(
             "first_beat_training": saved.first_beat_training,
         }
     if timed is not None:
+        run, base = _paces(plan, compared, timed)
         out["measured"] = {
             "device": timed.device,
+            "run_seconds": run,
+            "baseline_seconds": base,
             "matmul_flops_per_second": timed.matmul,
             "phases": [
                 {"name": m.phase, "steps": m.steps, "seconds": m.seconds, "waited": m.waited, "clips": m.clips}

@@ -124,11 +124,11 @@ class Loop:
             self.restored = None
         self.reporter.phase_started(index, phase, self.clock)
 
-    def begin(self, index: int) -> Any:
-        """Enter a phase; its batches, from where the clock stands."""
+    def begin(self, index: int, steps: int) -> Any:
+        """Enter a phase; batches of its data for so many steps, which may be more than the phase has."""
         phase = self.resolved.phases[index]
         self._enter(index, phase)
-        return self._loader(index, phase).steps(self.clock.step, phase.steps)
+        return self._loader(index, phase).steps(self.clock.step, steps)
 
     def _phase(self, index: int, phase: ResolvedPhase, stop: StopFlag) -> None:
         batches = self._loader(index, phase).steps(self.clock.step, phase.steps)

@@ -20,6 +20,7 @@ from c2ftool.objectives.build import build_objective
 
 _WARM = 3
 _STEPS = (5, 30)  # at least, at most
+_MOST = 10_000  # steps that batches are asked for
 _SECONDS = 10.0  # of a phase, beyond the least
 _SIDE = 2048  # of the matrices whose product is timed
 
@@ -94,7 +95,7 @@ class PhaseSteps:
             threads=threads,
         )
         self._loop.clock.enter(index)
-        self._batches = self._loop.begin(index)
+        self._batches = self._loop.begin(index, _MOST)
 
     def step(self) -> tuple[float, float]:
         """(seconds of one step, those of them spent waiting for data)."""
