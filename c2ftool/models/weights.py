@@ -254,9 +254,9 @@ def resolve_weights(reference: str, runs_root: Path, *, progress: Progress | Non
 
 
 def weights_of_run(run: Path, which: str | None = None) -> Path:
-    """The weights file of a run's folder: of best, last, average or a phase; if not said the average, else the best, else the last.
+    """The weights file of a run's folder: of best, last, average or a phase.
 
-    Raises MissingError naming those that exist.
+    If not said the average, else the best, else the last. Raises MissingError naming those that exist.
     """
     folder = run / "checkpoints"
     for name in [which] if which else ["average", "best", "last"]:

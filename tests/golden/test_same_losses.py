@@ -46,10 +46,9 @@ def test_micro_batches_give_the_same_losses(task, reference, c2f, data_root, tmp
         assert math.isclose(ours, theirs, rel_tol=TOLERANCE)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-def test_two_processes_give_the_losses_of_one(task, reference, data_root, tmp_path):
-    env = {**os.environ, "C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+def two_processes(data_root: Path, runs: Path, command: str, *arguments: str) -> None:
+    """The command by torchrun as run `two`, on two processes of this machine."""
+    env = {**os.environ, "C2F_DATA": str(data_root), "C2F_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
     # without `--` torchrun takes our --run for its own --run-path
     torchrun = [
         sys.executable,
@@ -62,11 +61,33 @@ def test_two_processes_give_the_losses_of_one(task, reference, data_root, tmp_pa
         "--",
         "c2ftool",
     ]
-    command = [*torchrun, task, str(TASKS[task]), "--run", "two", "--device", "cpu"]
-    done = subprocess.run(command, env={**env, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True)
+    line = [*torchrun, command, *arguments, "--run", "two", "--device", "cpu"]
+    done = subprocess.run(line, env={**env, "PYTHONPATH": str(ROOT)}, cwd=runs, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_give_the_losses_of_one(task, reference, data_root, tmp_path):
+    two_processes(data_root, tmp_path, task, str(TASKS[task]))
     for ours, theirs in zip(losses(tmp_path / "two"), reference[task], strict=True):
         assert math.isclose(ours, theirs, rel_tol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_two_processes_cross_borders_as_one_does(c2f, data_root, tmp_path):
+    """Patch widths 4, 2, 1: position table and kernel become other parameters, moments are carried over the first."""
+    spec = str(ROOT / "tests/specs/c2f.yaml")
+    arguments = ["phases.fine.length=6 steps", "phases.fine.stop=null", "augment.waveform_mixup={}"]
+    env = {"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)}
+    done = c2f("finetune", spec, *arguments, "--run", "one", "--device", "cpu", env=env)
+    assert done.returncode == 0, done.stderr
+    two_processes(data_root, tmp_path, "finetune", spec, *arguments)
+    ours, theirs = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("two", "one"))
+    assert [(e["kind"], e["step"], e["phase"]) for e in ours] == [(e["kind"], e["step"], e["phase"]) for e in theirs]
+    assert [e["values"]["resized"] for e in ours if e["kind"] == "border"] == [2, 2]
+    for mine, other in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert math.isclose(mine, other, rel_tol=TOLERANCE)
 
 
 def test_losses_fall(reference):
