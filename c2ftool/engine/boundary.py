@@ -7,6 +7,7 @@ are resized, optimiser and schedule start anew.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -14,7 +15,8 @@ from c2ftool.engine.optimizer import Moments, moments, moved
 from c2ftool.models.initialise import initialise
 from c2ftool.models.layout import Change, Rules
 from c2ftool.objectives.base import Objective
-from c2ftool.spec.compression import Patch
+from c2ftool.spec.compression import Compression, Patch
+from c2ftool.spec.entering import Enter
 from c2ftool.spec.resolved import ResolvedPhase
 
 
@@ -41,24 +43,29 @@ class Crossing:
         out += [f"{kind}: {'; '.join(what)}" for kind, what in by_kind.items() if what]
         if not self.changes:
             out.append("resized: nothing, the token grid and the patch stay")
-        return [*out, f"starting afresh: {', '.join(self.reset)}; dropped: nothing"]
+        dropped = [f"the values of {change.name}" for change in self.changes if change.kind == "created"]
+        return [*out, f"starting afresh: {', '.join(self.reset)}; dropped: {', '.join(dropped) or 'nothing'}"]
 
 
 def start_rules(phase: ResolvedPhase) -> Rules:
     """How starting weights are fitted: by AST's rule where the spec names none."""
-    return Rules(phase.enter.positions or "cut", _kernel_rule(phase))
+    return _rules(phase.enter, "cut", phase.compression)
 
 
 def border_rules(before: ResolvedPhase, phase: ResolvedPhase) -> Rules:
     """How weights are fitted from one phase to the next: bilinear where the spec names no rule."""
-    return Rules(phase.enter.positions or "bilinear", _kernel_rule(phase, before))
+    return _rules(phase.enter, "bilinear", phase.compression, before.compression)
 
 
-def _kernel_rule(*phases: ResolvedPhase):  # type: ignore[no-untyped-def]
-    """The rule for patch kernels: of the phase entered, else of the patch compression entered or left."""
-    if phases[0].enter.patch_kernel is not None:
-        return phases[0].enter.patch_kernel
-    return next((p.compression.resize for p in phases if isinstance(p.compression, Patch)), "pi")
+def rescoring_rules(phase: ResolvedPhase, compression: Compression) -> Rules:
+    """How the weights of a phase are fitted to another compression, to be scored there."""
+    return _rules(phase.enter, "bilinear", compression, phase.compression)
+
+
+def _rules(enter: Enter, positions: Literal["bilinear", "cut"], *compressions: Compression) -> Rules:
+    """The spec's rules; for kernels else that of the patch compression entered, else of the one left."""
+    wide = next((c.resize for c in compressions if isinstance(c, Patch)), None)
+    return Rules(enter.positions or positions, enter.patch_kernel or wide or "pi", enter.antialias)
 
 
 def cross(
@@ -80,4 +87,6 @@ def cross(
         reset += [f"moments of {name}" for name in fresh]
     else:
         reset.append("optimiser moments")
+    if phase.teacher is not None:
+        reset.append("decay of the EMA teacher")
     return Crossing(changes, kept, reset)

@@ -146,9 +146,11 @@ class Loop:
         self.reporter.phase_ended(self.clock)
         if self.device.main:
             self.checkpoints.save_weights(phase.name, self._weights(), self._record())
-            if self.averager.count and index + 1 == len(self.resolved.phases):
+            if self.averager.count:
                 record = self._record() | {"averaged": self.averager.count}
                 self.checkpoints.save_weights("average", self.averager.mean, record)
+            elif phase.average is not None and index + 1 == len(self.resolved.phases):
+                self.reporter.warn(f"phase {phase.name} ended before the first of its weights could be averaged")
         if index + 1 == len(self.resolved.phases):
             self.save()
 
@@ -257,7 +259,8 @@ class Loop:
         why = self._budget(phase) or ("length" if clock.step == phase.steps else None)
         if self.reporter.due(clock.total) or why:
             self.reporter.log(clock, self._watch(clock.step))
-        if self.device.main and due(phase.average, clock.step):
+        last = clock.phase + 1 == len(self.resolved.phases)
+        if last and self.device.main and due(phase.average, clock.step):
             self.averager.add(self._weights())
         if self.scoring is not None and phase.evaluate_every and (why or clock.step % phase.evaluate_every == 0):
             values = self._evaluate(phase)

@@ -6,7 +6,9 @@ import json
 
 from pydantic import TypeAdapter, ValidationError
 
+from c2ftool.engine.boundary import rescoring_rules
 from c2ftool.errors import UsageError
+from c2ftool.models.layout import Rules
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.layout import compressed, strides
@@ -21,8 +23,11 @@ def is_compression(argument: str) -> bool:
     return argument.partition("=")[0].strip().partition(".")[0] == "compression"
 
 
-def recompressed(model: Model, phase: ResolvedPhase, arguments: list[str]) -> tuple[ResolvedFrontend, Tokens]:
-    """Front end and tokens of a phase with another compression. Raises SpecError or UsageError for none."""
+def recompressed(model: Model, phase: ResolvedPhase, arguments: list[str]) -> tuple[ResolvedFrontend, Tokens, Rules]:
+    """Front end and tokens of a phase with another compression, and how its weights are fitted to them.
+
+    Raises SpecError or UsageError for what is no compression, or leaves no token.
+    """
     faults: list[Fault] = []
     root = read_text(json.dumps({"compression": phase.compression.model_dump(mode="json")}), "compression")
     changed = apply(root, arguments, faults)
@@ -32,9 +37,11 @@ def recompressed(model: Model, phase: ResolvedPhase, arguments: list[str]) -> tu
     cure = 'For example: compression="{method: fshift, factor: 2}", or compression.method=none'
     try:
         compression = TypeAdapter[Compression](Compression).validate_json(json.dumps(plain(changed)["compression"]))
-        return compressed(phase.full_frontend, compression, size.patch, strides(model, size))
+        front, tokens = compressed(phase.full_frontend, compression, size.patch, strides(model, size))
+        return front, tokens, rescoring_rules(phase, compression)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UsageError(f"compression {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", cure=cure) from None
+        where = ".".join(["compression", *map(str, first["loc"][1:])])
+        raise UsageError(f"{where}: {first['msg']}", cure=cure) from None
     except ValueError as error:
         raise UsageError(f"this compression cannot be scored: {error}", cure=cure) from None

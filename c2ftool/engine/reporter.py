@@ -36,7 +36,6 @@ class Reporter:
         self._costs = costs
         self._out = outlets
         self._values: dict[str, float] = {}
-        self._total = sum(phase.steps for phase in resolved.phases)
         self._shown = 0.0
 
     def phase_started(self, index: int, phase: ResolvedPhase, clock: Clock) -> None:
@@ -84,7 +83,9 @@ class Reporter:
             "stopped_early": float(clock.ended[clock.phase] != "length"),
         }
         if clock.ended[clock.phase] != "length":
-            self._out.progress.say(f"phase {phase.name} ends at step {clock.step}: {clock.ended[clock.phase]}")
+            self._out.progress.say(
+                f"phase {phase.name} ends after {clock.step} of {phase.steps} steps: {clock.ended[clock.phase]}"
+            )
         if self._costed != clock.total:
             self._cost(clock, phase.name)
         self._out.metrics.write("phase", clock.total, phase.name, values)
@@ -104,7 +105,11 @@ class Reporter:
             self._shown = time.monotonic()
             shown = {k: v for k, v in values.items() if k != "gradient_norm"}
             at = f"{clock.phase + 1}/{len(self._resolved.phases)}"
-            self._out.progress.show(phase.name, at, clock.step, phase.steps, self._total - clock.total, shown)
+            self._out.progress.show(phase.name, at, clock.step, phase.steps, self._left(clock), shown)
+
+    def _left(self, clock: Clock) -> int:
+        """Steps that are left if no further rule ends a phase early."""
+        return sum(phase.steps for phase in self._resolved.phases[clock.phase :]) - clock.step
 
     _costed: int = -1
     _before: tuple[int, float, float] = (-1, 0.0, 0.0)
@@ -146,9 +151,10 @@ class Reporter:
         self._out.metrics.write("cost", clock.total, phase, cost)
         self._costed = clock.total
 
-    def tested(self, clock: Clock, values: dict[str, float]) -> None:
+    def tested(self, clock: Clock, phase: str, values: dict[str, float]) -> None:
+        """The test clips are scored with weights of a phase."""
         if self._out is not None:
-            self._out.metrics.write("test", clock.total, self._resolved.phases[-1].name, values)
+            self._out.metrics.write("test", clock.total, phase, values)
 
     def saved(self, clock: Clock, values: dict[str, float]) -> None:
         """The shares saved against the baseline."""

@@ -24,7 +24,6 @@ from c2ftool.files import lock
 from c2ftool.metrics.definitions import METRICS
 from c2ftool.metrics.spread import mean_and_spread
 from c2ftool.models.build import build_classifier
-from c2ftool.models.layout import Rules
 from c2ftool.models.weights import load_into, read_weights, weights_of_run
 from c2ftool.spec.overrides import apply
 from c2ftool.spec.read import Fault, fail, plain, read_text
@@ -145,6 +144,10 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
         "tracking": outcome["tracking"],
     }
     if record["task"] == "pretrain":
+        if settings.overrides or settings.metrics or settings.weights:
+            raise UsageError(
+                f"run {common['name']} is a pre-training run, which has no scores", cure="Name it without arguments."
+            )
         return Rescored(scores={}, definitions={}, clips=0, weights="", **common)
     data_arguments = [text for text in settings.overrides if not is_compression(text)]
     resolved = _overridden(read_resolved(folder / "resolved.yaml"), data_arguments)
@@ -167,8 +170,8 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     load_into(classifier, state, where=str(folder))
     frontend, tokens = phase.frontend, phase.tokens
     if compression := [text for text in settings.overrides if is_compression(text)]:
-        frontend, tokens = recompressed(resolved.model, phase, compression)
-        for change in classifier.backbone.resize(tokens, Rules()):
+        frontend, tokens, rules = recompressed(resolved.model, phase, compression)
+        for change in classifier.backbone.resize(tokens, rules):
             settings.say(f"{common['name']}: {change.name}: {change.what}")
     classifier.to(device.torch)
     scoring = Scoring(selection, resolved, device, threads=2)

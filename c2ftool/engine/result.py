@@ -73,13 +73,13 @@ class Outcome:
 
 def final_score(
     student: nn.Module, run: Path, resolved: Resolved, selection: Selection, scoring: Scoring
-) -> tuple[str, ClipResults | None, Scored | None]:
-    """(which weights, results, scores) on the test clips.
+) -> tuple[str, str, ClipResults | None, Scored | None]:
+    """(which weights, their phase, results, scores) on the test clips.
 
     The averaged weights where the last phase has an average, else the best where a metric chose them, else the last.
     """
     if resolved.task != "finetune" or not len(selection.test):
-        return "last", None, None
+        return "last", resolved.phases[-1].name, None, None
     which = "last"
     if resolved.phases[-1].average is not None and _weights_file(run, "average").exists():
         which = "average"
@@ -92,7 +92,7 @@ def final_score(
         student.backbone.set_tokens(phase.tokens)  # type: ignore[union-attr, operator]
         load_into(student, state, where=str(_weights_file(run, which)))
     results, scored = scoring.results(student, phase.frontend, selection.test)
-    return which, results, scored
+    return which, phase.name, results, scored
 
 
 def _weights_file(run: Path, which: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from c2ftool.engine.device import Device
 from c2ftool.engine.result import Outcome
@@ -46,14 +47,15 @@ def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         device=first.device,
         scores={m: s.mean for m, s in spread.items()},
         weights=first.weights,
-        phases=[
-            {
-                key: (value if isinstance(value, str) else sum(o.phases[i][key] for o in outcomes))
-                for key, value in phase.items()
-            }
-            for i, phase in enumerate(first.phases)
-        ],
+        phases=[_together([o.phases[i] for o in outcomes]) for i in range(len(first.phases))],
         losses=first.losses,
         tracking=first.tracking,
         children=outcomes,
     )
+
+
+def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One phase of all children: what it took is added up, why it ended is listed, steps are those of the first."""
+    added = ("clips", "flops", "frontend_flops", "seconds", "waited")
+    ended = "; ".join(dict.fromkeys(str(row["ended"]) for row in rows))
+    return rows[0] | {key: sum(row[key] for row in rows) for key in added} | {"ended": ended}

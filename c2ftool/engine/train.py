@@ -57,6 +57,8 @@ def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
     selection = select(loaded.spec.data, options.data_root)
     baseline = baseline_of(loaded.spec, options.runs_root, options.run or loaded.spec.name)
     found = {} if baseline is None or baseline.run is None else best_of_run(baseline.run)
+    if options.resume:  # what a run set out to surpass stays, whatever became of the baseline since
+        found |= _targets_of(options.runs_root / (options.run or loaded.spec.name))
     resolved = resolve(loaded.spec, replace(facts(selection, loaded.spec.data), baseline_best=found))
     if options.micro_batch is not None:
         resolved = resolved.model_copy(update={"micro_batch": options.micro_batch})
@@ -102,6 +104,14 @@ def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         device.barrier()
         run = _Run(resolved, selection, device, options, costs, path, folder, progress)
         return run.go()
+
+
+def _targets_of(run: Path) -> dict[str, float]:
+    """Metric -> value that the phases of a begun run are to surpass."""
+    if not (run / "resolved.yaml").exists():
+        return {}
+    stops = [phase.stop for phase in read_resolved(run / "resolved.yaml").phases]
+    return {str(stop.metric): stop.value for stop in stops if stop is not None and stop.value is not None}
 
 
 def _require_targets(resolved: Resolved, spec: Spec, options: Options) -> None:
@@ -232,9 +242,9 @@ class _Run:
         self, student: nn.Module, loop: Loop, scoring: Scoring, reporter: Reporter, tracker: Tracker | None
     ) -> Outcome | None:
         """Score the test clips with the chosen weights, write the report, say how it went."""
-        which, results, scored = final_score(student, self.path, self.resolved, self.selection, scoring)
+        which, phase, results, scored = final_score(student, self.path, self.resolved, self.selection, scoring)
         if results is not None:
-            reporter.tested(loop.clock, results.values())
+            reporter.tested(loop.clock, phase, results.values())
         if self.folder is None:
             return None
         phases = phase_rows(self.resolved, self.costs, loop.clock)

@@ -47,11 +47,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Rules:
-    """How shaped tensors are fitted. antialias: of positions; grows make no use of it (Feng et al.: on)."""
+    """How shaped tensors are fitted.
+
+    antialias: where a grid or patch shrinks; None: on for positions and bilinear kernels, off for pi (the authors'
+    code).
+    """
 
     positions: Literal["bilinear", "bicubic", "cut", "none"] = "bilinear"
     patch_kernel: Literal["pi", "bilinear"] = "pi"
-    antialias: bool = True
+    antialias: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,17 @@ def fit(
                 changes.append(Change(name, "created", f"{about} (start afresh)"))
                 continue
             maps = [
-                axis_map(a, b, rules.positions, antialias=rules.antialias)
+                axis_map(a, b, rules.positions, antialias=rules.antialias is not False)
                 for a, b in zip(old.grid, new.grid, strict=True)
             ]
             about += f" ({rules.positions})"
         else:
             if old.patch == new.patch:
                 continue
-            maps = [kernel_map(a, b, rules.patch_kernel) for a, b in zip(old.patch, new.patch, strict=True)]
+            maps = [
+                kernel_map(a, b, rules.patch_kernel, antialias=rules.antialias)
+                for a, b in zip(old.patch, new.patch, strict=True)
+            ]
             sides = f"{old.patch[1]} x {old.patch[0]} -> {new.patch[1]} x {new.patch[0]}"
             about = f"patch kernel {sides} ({rules.patch_kernel})"
         resize = Resize(time=maps[0], frequency=maps[1])

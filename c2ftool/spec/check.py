@@ -15,6 +15,7 @@ from c2ftool.spec.stop import Budget, Surpasses
 from c2ftool.spec.train import Average, Cosine, Step
 
 Finding = tuple[tuple[str | int, ...], str, str]  # path, message, hint
+_RESERVED = ("best", "last", "last-teacher", "average")
 _NO_SHARE = ("a share has no meaning here", "write steps, epochs or clips")
 
 
@@ -30,6 +31,9 @@ def check(spec: Spec) -> Iterator[Finding]:
     for place, phase in enumerate(spec.phases):
         if names[phase.name] > 1:
             yield ("phases", place, "name"), f'{names[phase.name]} phases are called "{phase.name}"', "names are unique"
+        if phase.name in _RESERVED:
+            message = f'"{phase.name}" is the name of other weights of a run'
+            yield ("phases", place, "name"), message, "choose another name"
         yield from _phase(spec, phase, place)
 
 
@@ -152,6 +156,10 @@ def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
     peak = (phase.optimizer or spec.train.optimizer).lr
     if isinstance(schedule, Cosine) and schedule.min_lr > peak:
         yield (*where, "min_lr"), f"the cosine would rise: min_lr {schedule.min_lr:g} is above lr {peak:g}", ""
+    if place == 0 and phase.enter is not None and phase.enter.carry:
+        yield (*here, "enter", "carry"), "there is no phase before the first to carry from", "remove it"
+    if place + 1 < len(spec.phases) and phase.average is not None and phase.average != spec.train.average:
+        yield (*here, "average"), "only the last phase is averaged", "give it there, or in train"
     yield from _stop(spec, phase, here)
     yield from _grid(spec, phase, here)
 
@@ -216,6 +224,8 @@ def _stop(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Fin
                 "a budget is of `flops` or of `time`",
                 "give one of them: {kind: budget, flops: 1e15}",
             )
+        elif stop.time is not None and stop.time.value == 0:
+            yield (*here, "stop", "time"), "a budget of `0` leaves no step", "write a time above 0"
     elif stop is not None:
         if spec.task == "pretrain":
             yield (*here, "stop"), f"{stop.kind} needs a metric, and pre-training is not scored", "use kind: budget"
@@ -224,6 +234,8 @@ def _stop(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Fin
             yield (*here, "stop"), message, "name data.valid or data.fold, or use kind: budget"
         elif stop.metric is not None and spec.evaluate.metrics is not None and stop.metric not in spec.evaluate.metrics:
             yield (*here, "stop", "metric"), f"{stop.metric} is not among evaluate.metrics", "add it there"
+        elif spec.evaluate.every.value == 0:
+            yield (*here, "stop"), f"{stop.kind} needs evaluations, and there are none", "set evaluate.every above 0"
         if isinstance(stop, Surpasses) and stop.value is None and spec.savings is None:
             message = "surpasses needs something to surpass"
             yield (*here, "stop"), message, "give a `value`, or name a run in savings.baseline"

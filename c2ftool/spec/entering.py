@@ -24,6 +24,11 @@ class Enter(Section):
     patch_kernel: Literal["pi", "bilinear"] | None = Field(
         None, description="Patch kernels of another size; the rule of the patch compression, or `pi`, if not given."
     )
+    antialias: bool | None = Field(
+        None,
+        description="Low-pass where a grid or a patch shrinks. Not given: yes for positions and bilinear kernels, no "
+        "for pi, as the authors' code has it: from 4 to 1 pi then uses half of a patch's columns.",
+    )
     carry: list[Literal["optimizer"]] = Field(
         [],
         description="Kept from the phase before: `optimizer`, its moments, those of resized tensors moved by the law "

@@ -92,7 +92,7 @@ class TrainPart(Section):
     schedule: Schedule | None = Field(None, description="The learning rate over the steps of a phase.")
     clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; no clipping if not given.")
     average: Average | None = Field(
-        None, description="Average the phase's weights; those of the last phase are what is scored at the end."
+        None, description="Average the weights of the last phase; the mean is what is scored at the end."
     )
 
 

@@ -117,7 +117,7 @@ def test_surpassing_needs_a_baseline_that_has_run(command, tmp_path):
     done = command(
         "finetune", "coarse.yaml", "phases.fine.stop={kind: surpasses, value: -1.0}", "evaluate.every=1 steps"
     )
-    assert "phase fine ends at step 1: surpasses accuracy -1" in done.stderr
+    assert "phase fine ends after 1 of 6 steps: surpasses accuracy -1" in done.stderr
     record = json.loads((tmp_path / "runs" / "coarse" / "run.json").read_text())["outcome"]
     assert record["phases"][1]["ended"] == "surpasses accuracy -1" and record["phases"][1]["clips"] == 12
 

@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_written_is_one_message(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_message(tmp_path):
+def test_a_full_disk_is_one_message_from_the_metrics(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log._file.close()
     log._file = Path("/dev/full").open("w")  # noqa: SIM115
