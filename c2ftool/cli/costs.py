@@ -15,6 +15,7 @@ from c2ftool.metrics.report_page import flops_text, seconds_text
 if TYPE_CHECKING:
     from c2ftool.engine.measure import Measured
     from c2ftool.engine.plan import Plan, PlannedSavings
+    from c2ftool.spec.resolved import ResolvedPhase
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,15 @@ def print_cost(plan: Plan) -> None:
     runs = f" in {plan.children} runs" if plan.children else ""
     total = flops_text(plan.flops * max(1, plan.children))
     typer.echo(f"whole: {total} of training{runs} (2 x multiply-adds; front end not included)")
+    if stops := [phase.name for phase in plan.resolved.phases if phase.stop is not None]:
+        typer.echo(f"counted at full length, though a rule may end it: {', '.join(stops)}")
     if plan.selection is None:
         typer.echo(f"data set {plan.resolved.data.dataset!r} is not prepared here: its published counts are taken")
 
 
 def _print_savings(plan: Plan, baseline: Plan, saved: PlannedSavings) -> None:
-    typer.echo(f"baseline {saved.baseline}: {flops_text(baseline.flops)} of training")
+    each = " in each run" if plan.children else ""
+    typer.echo(f"baseline {saved.baseline}: {flops_text(baseline.flops)} of training{each}")
     typer.echo(f"saved, whole runs: {saved.end:.2%} of the FLOPs")
     if saved.first_beat is not None:
         typer.echo(f"first beat: {saved.lengths}")
@@ -78,11 +82,20 @@ def _paces(plan: Plan, compared: tuple[Plan, PlannedSavings] | None, timed: Time
     run = sum(phase.steps * measured.seconds for phase, measured in phases)
     if compared is None:
         return run, None
-    known = {(str(phase.tokens), phase.batch): measured.seconds for phase, measured in phases}
-    theirs = [(phase.steps, known.get((str(phase.tokens), phase.batch))) for phase in compared[0].resolved.phases]
+    ours, baseline = plan.resolved, compared[0].resolved
+    if (ours.model, ours.objective) != (baseline.model, baseline.objective):
+        return run, None
+    known = {_same_step(phase): measured.seconds for phase, measured in phases}
+    theirs = [(phase.steps, known.get(_same_step(phase))) for phase in baseline.phases]
     if any(seconds is None for _, seconds in theirs):
         return run, None
     return run, sum(steps * (seconds or 0.0) for steps, seconds in theirs)
+
+
+def _same_step(phase: ResolvedPhase) -> str:
+    """What must be equal for two phases' steps to take the same time."""
+    parts = (phase.tokens, phase.frontend, phase.batch, phase.augment, phase.masks, phase.optimizer.kind)
+    return " ".join(map(str, parts))
 
 
 def _print_timed(plan: Plan, compared: tuple[Plan, PlannedSavings] | None, timed: Timed) -> None:
@@ -132,7 +145,7 @@ def as_plain(
         baseline, saved = compared
         out["savings"] = {
             "baseline": saved.baseline,
-            "baseline_training": baseline.flops,
+            "baseline_training": baseline.flops * runs,
             "end": saved.end,
             "first_beat": saved.first_beat,
             "first_beat_training": saved.first_beat_training,

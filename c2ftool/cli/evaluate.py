@@ -21,7 +21,9 @@ def evaluate(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="WHICH", help="best, last, or a phase; as the run chose if not given."),
+        typer.Option(
+            "--weights", metavar="WHICH", help="average, best, last, or a phase; as the run chose if not given."
+        ),
     ] = None,
     expect: Annotated[
         list[str] | None,
@@ -33,10 +35,14 @@ def evaluate(
 ) -> None:
     """Score the test clips of finished runs again and write their reports; several runs make one table.
 
+    data.* and compression.* score other clips, or at another compression, into a report of their own; savings.* compare
+    with another baseline.
+
     \b
     c2f evaluate --metric accuracy
     c2f evaluate eat-finetune eat-scratch --metric accuracy --metric map
     c2f evaluate eat-finetune data.test=[valid] --expect "accuracy>=0.8"
+    c2f evaluate coarse-to-fine "compression={method: fshift, factor: 2}"
     """
     from c2ftool.cli import verdicts
     from c2ftool.cli.options import data_root, runs_root

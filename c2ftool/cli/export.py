@@ -34,7 +34,9 @@ def export(
     ] = None,
     which: Annotated[
         str | None,
-        typer.Option(metavar="best|last|PHASE", help="Which weights of a run; the best, else the last, if not given."),
+        typer.Option(
+            metavar="average|best|last|PHASE", help="Which weights of a run; the first of these three if not given."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     json: Json = False,

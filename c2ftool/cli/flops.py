@@ -41,13 +41,18 @@ def flops(
 
     from c2ftool.cli import costs
     from c2ftool.cli.options import data_root, runs_root
-    from c2ftool.engine.plan import plan, planned_savings
+    from c2ftool.engine.plan import cost_plan, planned_savings
     from c2ftool.engine.train import Options
+    from c2ftool.errors import UsageError
     from c2ftool.spec.load import load_spec
 
+    if device is not None and not measure:
+        raise UsageError("--device is where steps are timed", cure="Add --measure.")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {str(plot)!r}: the picture is a PNG", cure="Name a file that ends in .png.")
     loaded = load_spec(spec, overrides or [])
     options = Options(data_root=data_root(), runs_root=runs_root())
-    planned = plan(loaded, options, published=True)
+    planned = cost_plan(loaded, options)
     compared = None
     if baseline is not None or loaded.spec.savings is not None:
         compared = planned_savings(loaded, planned, baseline, options)

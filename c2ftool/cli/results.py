@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import Any
 
 import typer
@@ -14,6 +15,7 @@ from c2ftool.engine.result import Outcome
 from c2ftool.metrics.report_page import flops_text, seconds_text
 from c2ftool.spec.compression import words
 from c2ftool.spec.resolve import as_data, resolved_hash
+from c2ftool.spec.resolved import ResolvedStop
 
 
 def print_plan(plan: Plan, as_json: bool) -> None:
@@ -52,8 +54,17 @@ def print_plan(plan: Plan, as_json: bool) -> None:
                 "memory": f"{held / 1e9:.2g} GB",
             }
         )
+    if any(phase.stop is not None for phase in resolved.phases):
+        for row, phase in zip(rows, resolved.phases, strict=True):
+            row["stop"] = "" if phase.stop is None else _stop(phase.stop)
     print_rows(rows)
-    typer.echo("order: decode, crop, roll, log-mel, compression, noise, mixup, SpecAugment, masks")
+    if (average := resolved.phases[-1].average) is not None:
+        every = float(Fraction(average.every))
+        typer.echo(f"averaged: weights of phase {resolved.phases[-1].name}, every {every:.6g} steps")
+    typer.echo(
+        "order: decode, crop, roll, waveform mixup, log-mel (fshift, pool at log_mel), noise, mixup, SpecAugment, "
+        "pool at input, patches, masks"
+    )
     print_cost(plan)
 
 
@@ -78,7 +89,7 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         typer.echo(f"{child.run.name}: {_scores(child)}")
     if outcome.scores:
         mean = f" (mean of {len(outcome.children)})" if outcome.children else ""
-        typer.echo(f"test {_scores(outcome)}{mean}, {outcome.weights} weights")
+        typer.echo(f"test {_scores(outcome)}{mean}, {outcome.weights} weights of phase {outcome.weights_phase}")
     elif outcome.losses:
         typer.echo(f"loss {outcome.losses[0]:.4g} at first, {outcome.losses[-1]:.4g} at the end")
     for what, came in outcome.savings:
@@ -88,6 +99,16 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     )
     if outcome.tracking:
         typer.echo(f"tracking: mlflow ui --backend-store-uri {outcome.tracking}")
+
+
+def _stop(stop: ResolvedStop) -> str:
+    match stop.kind:
+        case "surpasses":
+            return f"{stop.metric} above {'the best of the baseline' if stop.value is None else f'{stop.value:.4g}'}"
+        case "plateau":
+            return f"{stop.metric} at rest for {stop.patience}"
+        case "budget":
+            return flops_text(stop.flops) if stop.flops is not None else seconds_text(stop.seconds or 0.0)
 
 
 def _scores(outcome: Outcome) -> str:

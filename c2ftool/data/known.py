@@ -43,7 +43,7 @@ class KnownClips:
 def known_clips(data: Data) -> KnownClips | None:
     """What the section would find; None where the set, or one of the splits, is not a published one."""
     known = KNOWN.get(data.dataset)
-    if known is None or not {*data.train, *data.valid, *data.test} <= known.splits.keys():
+    if known is None or data.classes is not None or not {*data.train, *data.valid, *data.test} <= known.splits.keys():
         return None
     train, valid, test = (sum(known.splits[s] for s in splits) for splits in (data.train, data.valid, data.test))
     if data.fold is not None:
@@ -53,4 +53,4 @@ def known_clips(data: Data) -> KnownClips | None:
         train, valid, test = train - held_out, held_out, held_out
     if isinstance(data.sampler, ClassBalanced) and data.sampler.clips is not None:
         train = data.sampler.clips
-    return KnownClips(len(data.classes) if data.classes else known.classes, train, valid, test, known.multi_label)
+    return KnownClips(known.classes, train, valid, test, known.multi_label)

@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from c2ftool.spec.resolved import ResolvedAverage
-
 
 class Averager:
     """The arithmetic mean of the weights given so far, float32 on the CPU."""
@@ -36,8 +34,3 @@ class Averager:
         if state is not None:
             out.count, out.mean = state["count"], dict(state["mean"])
         return out
-
-
-def due(average: ResolvedAverage | None, step: int) -> bool:
-    """Whether the weights after `step` steps of the phase belong to the mean."""
-    return average is not None and step >= average.start and (step - average.start) % average.every == 0

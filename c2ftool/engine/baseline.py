@@ -11,6 +11,7 @@ from c2ftool.engine.metrics_log import read_metrics
 from c2ftool.engine.run_folder import RECORD
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.spec.data import Data
+from c2ftool.spec.find import named_specs
 from c2ftool.spec.load import Loaded, load_spec
 from c2ftool.spec.resolve import read_resolved
 from c2ftool.spec.resolved import Resolved
@@ -28,6 +29,15 @@ class Baseline:
     run: Path | None
 
     @property
+    def lasting(self) -> str:
+        """A reference that holds in any folder: the name of a known spec, else the file's whole path."""
+        if self.loaded is None:
+            return self.reference
+        known = {path.resolve(): name for name, path in named_specs().items()}
+        path = self.loaded.path.resolve()
+        return known.get(path, str(path))
+
+    @property
     def train_it(self) -> str:
         """The command that makes the run."""
         return (
@@ -35,10 +45,11 @@ class Baseline:
         )
 
 
-def find_baseline(reference: str, runs_root: Path, child: str | None = None) -> Baseline:
+def find_baseline(reference: str, runs_root: Path, child: str | None = None, beside: Path | None = None) -> Baseline:
     """The baseline that a reference names: a spec, or `run:NAME`. Raises MissingError where there is neither.
 
     child: the last part of the run's own name (`fold-2`, `seed-1`): a child of a study is compared with the same child.
+    beside: the folder of the spec that names it, looked in first, as for `extends`.
     """
     kind, colon, rest = reference.partition(":")
     if colon and kind == "run":
@@ -46,7 +57,8 @@ def find_baseline(reference: str, runs_root: Path, child: str | None = None) -> 
         if folder is None:
             raise MissingError(f"the baseline, run {rest!r}, is no finished run in {runs_root}", cure="Train it first.")
         return Baseline(reference, rest, None, folder)
-    loaded = load_spec(reference)
+    near = None if beside is None else beside / reference
+    loaded = load_spec(str(near) if near is not None and near.is_file() else reference)
     return Baseline(reference, loaded.spec.name, loaded, finished_run(runs_root, loaded.spec.name, child))
 
 
@@ -63,16 +75,34 @@ def child_of(run: str) -> str | None:
     return run.rpartition("/")[2] if "/" in run else None
 
 
-def require_same_data(ours: Data, theirs: Data, reference: str) -> None:
-    """Raises UsageError where a baseline has other data: its cost says nothing about ours."""
-    differing = [key for key in _SAME if getattr(ours, key) != getattr(theirs, key)]
-    if (ours.fold is None and ours.folds is None) != (theirs.fold is None and theirs.folds is None):
-        differing.append("fold")
+def require_same_data(ours: Data, baseline: Baseline) -> None:
+    """Raises UsageError where a baseline has other data: its cost and scores say nothing about ours.
+
+    Its run counts where there is one, else its spec, of which any fold may be the one that is run.
+    """
+    if baseline.run is not None:
+        require_same_clips(ours, read_resolved(baseline.run / "resolved.yaml").data, baseline.name)
+        return
+    assert baseline.loaded is not None
+    theirs = baseline.loaded.spec.data
+    folded = theirs.fold is not None or theirs.folds is not None
+    fold = ours.fold if folded else None
+    require_same_clips(
+        ours, theirs.model_copy(update={"fold": fold, "folds": ours.folds if folded else None}), baseline.reference
+    )
+
+
+def require_same_clips(ours: Data, theirs: Data, name: str) -> None:
+    """Raises UsageError where two runs are not trained and scored on the same clips."""
+    differing = [key for key in (*_SAME, "fold", "folds") if getattr(ours, key) != getattr(theirs, key)]
     if differing:
         told = "; ".join(
             f"data.{key}: {getattr(theirs, key)!r} there, {getattr(ours, key)!r} here" for key in differing
         )
-        raise UsageError(f"the baseline {reference} has other data ({told})", cure="Name a baseline on the same data.")
+        raise UsageError(
+            f"the baseline {name} has other data ({told})",
+            cure="Name a baseline on the same data: a spec, or a run as savings.baseline=run:NAME.",
+        )
 
 
 def best_of_run(run: Path) -> dict[str, float]:

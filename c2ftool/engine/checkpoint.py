@@ -4,7 +4,8 @@
       step-00000120/            one moment, whole: weights.safetensors, state.pt, manifest.json (SHA-256 of each)
       weights-last.safetensors  the newest weights (the same file, linked)
       weights-last-teacher.safetensors
-      weights-best.safetensors  by evaluate.select
+      weights-best.safetensors  of the newest phase, by evaluate.select
+      weights-average.safetensors  the mean over the last phase, where it is averaged
       weights-PHASE.safetensors as each phase ended
 
 A moment is written under a temporary name and renamed, so it is there whole or not at all. Neither torch nor
@@ -74,7 +75,7 @@ class Checkpoints:
         return final
 
     def save_weights(self, which: str, weights: dict[str, Tensor], record: dict[str, Any]) -> Path:
-        """Write weights-`which`.safetensors (best, or a phase's name)."""
+        """Write weights-`which`.safetensors (best, average, or a phase's name)."""
         path = self.folder / f"weights-{which}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         save_weights(path, weights, record)

@@ -30,11 +30,6 @@ class PhaseCost:
         """Training FLOPs of the phase, front end not included."""
         return self.clip.training * self.clips
 
-    @property
-    def frontends(self) -> int:
-        """FLOPs of the phase's log-mels."""
-        return self.frontend * self.clips
-
 
 def phase_costs(resolved: Resolved) -> list[PhaseCost]:
     """The cost of every phase."""

@@ -67,6 +67,11 @@ class Device:
         if self.world > 1:
             dist.barrier()
 
+    def forget_compiled(self) -> None:
+        """Compile anew from here on: a run that is resumed behind a border has not seen the shapes before it."""
+        if self.compile:
+            torch._dynamo.reset()
+
     def name(self) -> str:
         """The device in words, for reports."""
         kind = torch.cuda.get_device_name(self.torch) if self.cuda else f"CPU, {torch.get_num_threads()} threads"

@@ -34,7 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 from c2ftool.data.loader import HostBatch, TrainLoader
 from c2ftool.data.order import local_places
 from c2ftool.draws import Draw
-from c2ftool.engine.averaging import Averager, due
+from c2ftool.engine.averaging import Averager
 from c2ftool.engine.boundary import cross
 from c2ftool.engine.checkpoint import Checkpoints
 from c2ftool.engine.clock import Clock
@@ -46,7 +46,7 @@ from c2ftool.engine.scoring import Scoring, improves
 from c2ftool.engine.selection import Selection
 from c2ftool.engine.signals import BY_HAND, StopFlag
 from c2ftool.engine.stopping import by_budget, by_metric
-from c2ftool.errors import GuardError, InterruptedByHand, Preempted
+from c2ftool.errors import DataError, GuardError, InterruptedByHand, Preempted
 from c2ftool.objectives.base import Objective
 from c2ftool.spec.compression import words
 from c2ftool.spec.resolved import Resolved, ResolvedPhase
@@ -97,10 +97,12 @@ class Loop:
         before, phase = self.resolved.phases[index - 1], self.resolved.phases[index]
         crossing = cross(self.objective, self._optimizer, before, phase, self.resolved.seed)
         self._carried, self._optimizer = crossing.moments, None
+        self.device.forget_compiled()
         if crossing.replaced:
             self.placed = self.objective  # the former wrapper goes before a new one is made
             self.placed = wrapped(self.objective, self.device)
         self.averager = Averager()
+        self.clock.best = None  # the best of the last phase is what is scored: a coarse one is not what was asked for
         self.clock.enter(index)
         self.reporter.crossed(self.clock, phase, crossing)
 
@@ -149,7 +151,7 @@ class Loop:
             if self.averager.count:
                 record = self._record() | {"averaged": self.averager.count}
                 self.checkpoints.save_weights("average", self.averager.mean, record)
-            elif phase.average is not None and index + 1 == len(self.resolved.phases):
+            elif phase.average is not None:
                 self.reporter.warn(f"phase {phase.name} ended before the first of its weights could be averaged")
         if index + 1 == len(self.resolved.phases):
             self.save()
@@ -259,8 +261,7 @@ class Loop:
         why = self._budget(phase) or ("length" if clock.step == phase.steps else None)
         if self.reporter.due(clock.total) or why:
             self.reporter.log(clock, self._watch(clock.step))
-        last = clock.phase + 1 == len(self.resolved.phases)
-        if last and self.device.main and due(phase.average, clock.step):
+        if self.device.main and phase.average is not None and phase.average.due(clock.step):
             self.averager.add(self._weights())
         if self.scoring is not None and phase.evaluate_every and (why or clock.step % phase.evaluate_every == 0):
             values = self._evaluate(phase)
@@ -294,7 +295,12 @@ class Loop:
 
     def _evaluate(self, phase: ResolvedPhase) -> dict[str, float]:
         assert self.scoring is not None
-        values = self.scoring.validate(self.objective.student, phase.frontend)
+        try:
+            values = self.scoring.validate(self.objective.student, phase.frontend)
+        except DataError as fault:  # scores that are not finite: the weights are not
+            where = f"phase {phase.name}, step {self.clock.step}"
+            cure = "The last checkpoint is whole. Lower train.optimizer.lr, or set train.clip."
+            raise GuardError(f"evaluation failed: {fault.message}", place=where, cure=cure) from None
         select = self.resolved.select
         best = False
         if select is not None and improves(values.get(select), self.clock.best):

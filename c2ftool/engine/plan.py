@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 import torch
 
 from c2ftool.costs.savings import Point, savings
 from c2ftool.data.known import known_clips
-from c2ftool.engine.baseline import Baseline, find_baseline, require_same_data
+from c2ftool.engine.baseline import Baseline, child_of, find_baseline, require_same_data
 from c2ftool.engine.cost import PhaseCost, memory, phase_costs
-from c2ftool.engine.selection import Selection
-from c2ftool.engine.train import Options, prepare
+from c2ftool.engine.selection import Selection, facts, select
+from c2ftool.engine.train import Options, prepare, run_name
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.models.weights import resolve_weights
 from c2ftool.objectives.build import build_objective
@@ -67,24 +68,43 @@ class PlannedSavings:
     lengths: str  # in words: what first_beat compares
 
 
-def plan(loaded: Loaded, options: Options, *, published: bool = False) -> Plan:
-    """What would be run, without running it. Of a study, the first child.
-
-    published: a set that is not prepared here may be one whose counts are published.
-    """
-    runs = children(loaded.spec)
-    one = loaded.with_overrides(runs[0][1]) if runs else loaded
-    try:
-        resolved, selection = prepare(one, options)
-    except MissingError:
-        facts = _published(one.spec) if published else None
-        if facts is None:
-            raise
-        resolved, selection = resolve(one.spec, facts), None
+def plan(loaded: Loaded, options: Options) -> Plan:
+    """What would be run, without running it. Of a study, the first child."""
+    one, inside, runs = _first(loaded, options)
+    resolved, selection = prepare(one, inside)
     reference = resolved.model.weights
     if reference is not None and selection is not None and reference.startswith(("file:", "run:")):
         resolve_weights(reference, options.runs_root)  # nothing is fetched for a plan
-    return Plan(resolved, selection, phase_costs(resolved), len(runs))
+    return Plan(resolved, selection, phase_costs(resolved), runs)
+
+
+def cost_plan(loaded: Loaded, options: Options) -> Plan:
+    """As `plan`, for the cost alone: a set that is not prepared here may be one whose counts are published.
+
+    What the spec is compared with is not looked at.
+    """
+    one, _, runs = _first(loaded, options)
+    data = one.spec.data
+    try:
+        selection = select(data, options.data_root)
+        known = facts(selection, data)
+    except MissingError:
+        counts = _published(one.spec)
+        if counts is None:
+            raise
+        selection, known = None, counts
+    resolved = resolve(one.spec, known)
+    return Plan(resolved, selection, phase_costs(resolved), runs)
+
+
+def _first(loaded: Loaded, options: Options) -> tuple[Loaded, Options, int]:
+    """(the spec of the first child, its options, how many children); a single run is its own, and has 0."""
+    runs = children(loaded.spec)
+    if not runs:
+        return loaded, options, 0
+    suffix, overrides = runs[0]
+    inside = replace(options, run=f"{run_name(loaded.spec, options)}/{suffix}")
+    return loaded.with_overrides(overrides), inside, len(runs)
 
 
 def _published(spec: Spec) -> DataFacts | None:
@@ -118,9 +138,13 @@ def planned_savings(
         if own is None:
             raise UsageError("no baseline is named", cure="Give --baseline SPEC, or `savings: {baseline: SPEC}`.")
         reference = own.baseline
-    baseline = find_baseline(reference, options.runs_root)
+    _, inside, runs = _first(loaded, options)
+    child = child_of(inside.run) if runs and inside.run is not None else None
+    baseline = find_baseline(reference, options.runs_root, child, loaded.path.parent)
     theirs = _plan_of(baseline, options)
-    require_same_data(loaded.spec.data, theirs.resolved.data, reference)
+    if baseline.loaded is not None:  # the specs are compared: what became of a run does not matter here
+        baseline = replace(baseline, run=None)
+    require_same_data(plan_.resolved.data, baseline)
     first_beat, training, lengths = None, None, ""
     if own is not None and own.baseline_best is not None and own.reached is not None:
         first_beat = _published_saving(plan_, theirs, own.baseline_best, own.reached, "forward")
@@ -133,7 +157,7 @@ def planned_savings(
 
 def _plan_of(baseline: Baseline, options: Options) -> Plan:
     if baseline.loaded is not None:
-        return plan(baseline.loaded, options, published=True)
+        return cost_plan(baseline.loaded, options)
     assert baseline.run is not None
     resolved = read_resolved(baseline.run / "resolved.yaml")
     return Plan(resolved, None, phase_costs(resolved), 0)
@@ -143,8 +167,13 @@ def _published_saving(run: Plan, baseline: Plan, best: Length, reached: Length, 
     """The paper's rule with its lengths: trained until the baseline was at its best, and until that was passed."""
     *coarse, last = zip(run.resolved.phases, run.costs, strict=True)
     spent = sum(_per_clip(cost, what) * cost.clips for _, cost in coarse) + _cost_of(*last, reached, what)
-    first = baseline.resolved.phases[0], baseline.costs[0]
-    return savings([_point(spent, 1.0)], [_point(_cost_of(*first, best, what), 0.0)], "first_beat").flops
+    left, reference = best, 0
+    for phase, cost in zip(baseline.resolved.phases, baseline.costs, strict=True):
+        steps = min(phase.steps, left.steps(batch=phase.batch, clips=phase.clips_per_epoch))
+        reference += _per_clip(cost, what) * phase.batch * steps
+        epochs = left.exact_steps(batch=phase.batch, clips=phase.clips_per_epoch) - steps
+        left = Length(max(epochs, Fraction(0)), "steps")
+    return savings([_point(spent, 1.0)], [_point(reference, 0.0)], "first_beat").flops
 
 
 def _per_clip(cost: PhaseCost, what: What) -> int:

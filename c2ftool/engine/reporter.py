@@ -169,10 +169,6 @@ class Reporter:
         if self._out is not None:
             self._out.progress.say(f"warning: {text}")
 
-    def say(self, text: str) -> None:
-        if self._out is not None:
-            self._out.progress.say(text)
-
     def sync(self) -> None:
         """See to it that the metrics are on the disk before a checkpoint says that they are."""
         if self._out is not None:

@@ -81,7 +81,11 @@ def rescore_all(
         folders = [newest_finished(runs_root)]
         say(f"the newest finished run: {folders[0]}")
     settings = _Settings(runs_root, data_root, metrics, weights, overrides, device, say)
-    return [_study(f, settings) if children_of(f) else _run(f, settings) for f in folders]
+    scored = [_study(f, settings) if children_of(f) else _run(f, settings) for f in folders]
+    if all(run.task == "pretrain" for run in scored) and (overrides or metrics or weights):
+        names = [run.name for run in scored]
+        raise UsageError(f"{', '.join(names)}: pre-training has no scores", cure="Name the runs without arguments.")
+    return scored
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,18 @@ class _Settings:
 
 
 def _study(folder: Path, settings: _Settings) -> Rescored:
-    children = [_run(folder / name, settings) for name in children_of(folder)]
+    names = children_of(folder)
+    states = {name: json.loads((folder / name / RECORD).read_text())["state"] for name in names}
+    if unfinished := [name for name, state in states.items() if state != "finished"]:
+        settings.say(f"warning: {settings.name(folder)}: left out, not finished: {', '.join(unfinished)}")
+    children = [_run(folder / name, settings) for name in names if name not in unfinished]
+    if not children:
+        raise MissingError(f"no run in {settings.name(folder)} is finished", cure="Go on with them: --resume.")
     first = children[0]
+    if any((c.task, c.scores.keys()) != (first.task, first.scores.keys()) for c in children):
+        raise UsageError(
+            f"the runs in {settings.name(folder)} have different tasks or metrics", cure="Score them one by one."
+        )
     spread = {m: mean_and_spread(c.scores[m] for c in children) for m in first.scores}
     return Rescored(
         name=settings.name(folder),
@@ -144,13 +158,10 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
         "tracking": outcome["tracking"],
     }
     if record["task"] == "pretrain":
-        if settings.overrides or settings.metrics or settings.weights:
-            raise UsageError(
-                f"run {common['name']} is a pre-training run, which has no scores", cure="Name it without arguments."
-            )
         return Rescored(scores={}, definitions={}, clips=0, weights="", **common)
-    data_arguments = [text for text in settings.overrides if not is_compression(text)]
-    resolved = _overridden(read_resolved(folder / "resolved.yaml"), data_arguments)
+    arguments = [text for text in settings.overrides if not is_compression(text)]
+    trained = _overridden(read_resolved(folder / "resolved.yaml"), [t for t in arguments if t.startswith("savings.")])
+    resolved = _overridden(trained, [text for text in arguments if not text.startswith("savings.")])
     which = settings.weights or outcome["weights"]
     state, weights_record = read_weights(weights_of_run(folder, which))
     selection = select(resolved.data, settings.data_root)
@@ -177,9 +188,11 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     scoring = Scoring(selection, resolved, device, threads=2)
     metrics = list(settings.metrics or resolved.metrics)
     results, scored = scoring.results(classifier, frontend, selection.test, metrics)
-    compared = saved(folder, resolved, settings.runs_root)
+    compared = saved(folder, trained, settings.runs_root)
     # what was scored otherwise than the run's own end does not replace its report
     otherwise = [text for text in settings.overrides if not text.startswith("savings.")]
+    if which != outcome["weights"]:
+        otherwise.append(f"weights={which}")
     into = folder / f"report-{_slug(otherwise)}" if otherwise else folder / "report"
     with lock(folder / ".lock"):
         report(

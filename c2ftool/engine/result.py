@@ -34,7 +34,8 @@ class Outcome:
     task: str
     device: str
     scores: dict[str, float]
-    weights: str  # which weights were scored: best or last
+    weights: str  # which weights were scored: average, best or last
+    weights_phase: str  # the phase that they are of
     phases: list[dict[str, Any]]  # name, steps, clips, seconds, waited, flops, frontend_flops
     losses: list[float]  # logged training losses, in order
     tracking: str | None
@@ -60,6 +61,7 @@ class Outcome:
             "device": self.device,
             "scores": self.scores,
             "weights": self.weights,
+            "weights_phase": self.weights_phase,
             "flops": self.flops,
             "seconds": round(self.seconds, 3),
             "first_loss": self.losses[0] if self.losses else None,

@@ -89,6 +89,9 @@ def open_run(
         if there:
             _require_same(path, resolved, digest)
             (path / "interrupted.json").unlink(missing_ok=True)
+            # what may differ (savings, tracking, checkpoints) holds as it is now
+            write_atomically(path / "spec.yaml", spec_text)
+            write_atomically(path / "resolved.yaml", resolved_yaml(resolved))
             folder.update(state="running", sessions=[*folder.record["sessions"], session])
         else:
             folder.checkpoints.mkdir(exist_ok=True)
@@ -168,8 +171,8 @@ def newest_finished(root: Path) -> Path:
 
 def children_of(path: Path) -> list[str]:
     """The names of the runs inside a study's folder, or inside any folder of runs that were given one name."""
-    if (path / "study.json").exists():
-        return json.loads((path / "study.json").read_text())["children"]
+    if (path / "study.json").exists() and (named := json.loads((path / "study.json").read_text()).get("children")):
+        return named
     return sorted(p.parent.name for p in path.glob(f"*/{RECORD}")) if not (path / RECORD).exists() else []
 
 

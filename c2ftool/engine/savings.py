@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from c2ftool.costs.savings import Control, Point, Savings, best, control, savings
-from c2ftool.engine.baseline import child_of, find_baseline, finished_run, points, require_same_data
-from c2ftool.errors import MissingError
+from c2ftool.engine.baseline import child_of, find_baseline, finished_run, points, require_same_clips
+from c2ftool.errors import C2FError
 from c2ftool.metrics.cost_figure import CostCurve, cost_figure
 from c2ftool.metrics.report_page import flops_text, seconds_text
 from c2ftool.spec.resolve import read_resolved
@@ -25,9 +25,10 @@ class Saved:
     rule: str | None = None  # the one that the spec asks for
     baseline_name: str = ""
     baseline: list[Point] | None = None
-    train_baseline: str = ""  # how to make the baseline's run
+    train_baseline: str = ""  # why it is not there, and how to make it
     control_name: str = ""  # empty for a run without compression, which has none
     control: list[Point] | None = None
+    control_fault: str = ""  # why a run of that name is none
 
     @property
     def first_beat(self) -> Savings | None:
@@ -50,7 +51,7 @@ class Saved:
         if self.rule is None:
             return []
         if self.baseline is None:
-            return [("baseline", f"{self.baseline_name} has not been run: {self.train_baseline}")]
+            return [("baseline", f"{self.baseline_name} {self.train_baseline}")]
         top = best(self.baseline)
         rows = [("baseline", f"{self.baseline_name}, {_about(self.baseline[-1], top, self.metric)}")]
         rules = {"first_beat": self.first_beat, "end": self.end}
@@ -59,11 +60,14 @@ class Saved:
             name = "first beat (the paper's rule)" if rule == "first_beat" else "whole runs"
             if found is not None:
                 rows.append((f"saved, {name}", _shares(found) + found.note))
+            elif rule == self.rule:
+                rows.append((f"saved, {name}", "not known: the baseline has no evaluation"))
         beside = self.beside
         if not self.control_name:
             return rows
         if self.control is None or beside is None:
-            rows.append(("control", f"{self.control_name} has not been run: the same command with control=restart"))
+            why = self.control_fault or f"has not been run: add control=restart --run {self.control_name}"
+            rows.append(("control", f"{self.control_name} {why}"))
         else:
             rows.append(
                 ("control", f"{self.control_name}, {_about(self.control[-1], best(self.control), self.metric)}")
@@ -109,7 +113,7 @@ class Saved:
 def saved(folder: Path, resolved: Resolved, runs_root: Path) -> Saved | None:
     """What a run saved; None for a run that was never scored and names no baseline.
 
-    Raises UsageError where the baseline has other data.
+    What cannot be compared is said in the rows: nothing is raised for a baseline that is missing or has other data.
     """
     wanted = resolved.savings
     metric: str = (wanted.metric if wanted else None) or resolved.select or next(iter(resolved.metrics), "")
@@ -126,27 +130,48 @@ def saved(folder: Path, resolved: Resolved, runs_root: Path) -> Saved | None:
     own = name.rpartition("/")[0] or name
     compressed = any(phase.compression.method != "none" for phase in resolved.phases)
     control_name = (wanted.control or f"{own}-restart") if compressed else ""
-    control_run = finished_run(runs_root, control_name, child) if compressed else None
+    control_points, control_fault = (
+        _control(runs_root, control_name, child, resolved, metric) if compressed else (None, "")
+    )
     try:
         found = find_baseline(wanted.baseline, runs_root, child)
-    except MissingError as error:
-        return Saved(metric, run, phases, wanted.at, wanted.baseline, None, str(error), control_name)
+        theirs = None if found.run is None else _points_of(found.run, resolved, metric, found.name)
+        name, how = found.name, f"has not been run: {found.train_it}"
+    except C2FError as error:  # a finished run is not lost over what it is compared with
+        theirs, name, how = None, wanted.baseline, f"cannot be compared: {error.message}"
     return Saved(
         metric=metric,
         run=run,
         phases=phases,
         rule=wanted.at,
-        baseline_name=found.name,
-        baseline=None if found.run is None else _points_of(found.run, resolved, metric, wanted.baseline),
-        train_baseline=found.train_it,
+        baseline_name=name,
+        baseline=theirs,
+        train_baseline=how,
         control_name=control_name,
-        control=None if control_run is None else _points_of(control_run, resolved, metric, control_name),
+        control=control_points,
+        control_fault=control_fault,
     )
+
+
+def _control(
+    runs_root: Path, name: str, child: str | None, ours: Resolved, metric: str
+) -> tuple[list[Point] | None, str]:
+    """(the control's evaluations, why the run of that name is no control)."""
+    run = finished_run(runs_root, name, child)
+    if run is None:
+        return None, ""
+    try:
+        theirs = read_resolved(run / "resolved.yaml")
+        if any(phase.compression.method != "none" for phase in theirs.phases):
+            return None, "is no control: it is compressed"
+        return _points_of(run, ours, metric, name), ""
+    except C2FError as error:
+        return None, f"is no control: {error.message}"
 
 
 def _points_of(run: Path, ours: Resolved, metric: str, reference: str) -> list[Point]:
     theirs = read_resolved(run / "resolved.yaml")
-    require_same_data(ours.data, theirs.data, reference)
+    require_same_clips(ours.data, theirs.data, reference)
     return points(run, theirs, metric)
 
 
@@ -176,7 +201,7 @@ def _shares(found: Savings) -> str:
     if found.flops is None:
         return ""
     time = "" if found.seconds is None else f" and {found.seconds:.2%} of the time"
-    return f"{found.flops:.2%} of the FLOPs{time}; "
+    return f"{found.flops:.2%} of the FLOPs{time}; ".replace("-0.00%", "0.00%")
 
 
 def _plain(found: Savings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from c2ftool.engine.device import Device
 from c2ftool.engine.result import Outcome
-from c2ftool.engine.train import Options, train_one
+from c2ftool.engine.train import Options, run_name, train_one
 from c2ftool.files import write_atomically
 from c2ftool.metrics.spread import mean_and_spread
 from c2ftool.spec.load import Loaded
@@ -23,7 +23,7 @@ def is_study(spec: Spec) -> bool:
 
 def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | None:
     """Train the children one after the other; with --resume finished ones are only scored again."""
-    name = options.run or loaded.spec.name
+    name = run_name(loaded.spec, options)
     outcomes: list[Outcome] = []
     for suffix, overrides in children(loaded.spec):
         child = loaded.with_overrides(overrides)
@@ -38,6 +38,7 @@ def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         "children": [o.run.name for o in outcomes],
         "scores": {m: {"mean": s.mean, "std": s.std, "n": s.n} for m, s in spread.items()},
         "by_child": {o.run.name: o.scores for o in outcomes},
+        "savings": {o.run.name: o.saved for o in outcomes if o.saved is not None},
     }
     write_atomically(folder / "study.json", json.dumps(summary, indent=1) + "\n")
     first = outcomes[0]
@@ -47,11 +48,28 @@ def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         device=first.device,
         scores={m: s.mean for m, s in spread.items()},
         weights=first.weights,
+        weights_phase=first.weights_phase,
+        savings=_savings(outcomes),
         phases=[_together([o.phases[i] for o in outcomes]) for i in range(len(first.phases))],
         losses=first.losses,
         tracking=first.tracking,
         children=outcomes,
     )
+
+
+def _savings(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    """Mean shares saved by the children that were compared, and how many of them passed their baseline's best."""
+    found = [o.saved for o in outcomes if o.saved is not None]
+    rows: list[tuple[str, str]] = []
+    for rule, name in (("end", "whole runs"), ("first_beat", "first beat (the paper's rule)")):
+        compared = [s[rule] for s in found if s[rule] is not None]
+        shares = [c["flops"] for c in compared if c["flops"] is not None]
+        if compared:
+            mean = f"{sum(shares) / len(shares):.2%} of the FLOPs in the mean of " if shares else ""
+            rows.append((f"saved, {name}", f"{mean}{len(shares)} of {len(outcomes)} runs"))
+    if found and not rows:
+        rows.append(("baseline", f"{found[0]['baseline']} has not been run"))
+    return rows
 
 
 def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.start import load_start
 from c2ftool.engine.tracking import Tracker
 from c2ftool.errors import InterruptedByHand, MissingError, Preempted
-from c2ftool.models.weights import load_into
+from c2ftool.models.weights import load_into, resolve_weights
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
 from c2ftool.spec.load import Loaded
@@ -52,26 +52,36 @@ class Options:
     quiet: bool = False
 
 
+def run_name(spec: Spec, options: Options) -> str:
+    """The name of the run's folder: as asked for, else the spec's, of a control with `-restart` behind it."""
+    return options.run or (f"{spec.name}-restart" if spec.control == "restart" else spec.name)
+
+
 def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
     """The resolved spec and its clips."""
     selection = select(loaded.spec.data, options.data_root)
-    baseline = baseline_of(loaded.spec, options.runs_root, options.run or loaded.spec.name)
+    name = run_name(loaded.spec, options)
+    baseline = baseline_of(loaded, options.runs_root, name)
     found = {} if baseline is None or baseline.run is None else best_of_run(baseline.run)
     if options.resume:  # what a run set out to surpass stays, whatever became of the baseline since
-        found |= _targets_of(options.runs_root / (options.run or loaded.spec.name))
+        found |= _targets_of(options.runs_root / name)
     resolved = resolve(loaded.spec, replace(facts(selection, loaded.spec.data), baseline_best=found))
+    if baseline is not None and baseline.loaded is not None and resolved.savings is not None:
+        # the run is scored from other folders than the one that its spec lies in
+        place = resolved.savings.model_copy(update={"baseline": baseline.lasting})
+        resolved = resolved.model_copy(update={"savings": place})
     if options.micro_batch is not None:
         resolved = resolved.model_copy(update={"micro_batch": options.micro_batch})
     return resolved, selection
 
 
-def baseline_of(spec: Spec, runs_root: Path, run: str) -> Baseline | None:
+def baseline_of(loaded: Loaded, runs_root: Path, run: str) -> Baseline | None:
     """What `savings` compares the run with. Raises MissingError where it is not known, UsageError for other data."""
+    spec = loaded.spec
     if spec.savings is None:
         return None
-    baseline = find_baseline(spec.savings.baseline, runs_root, child_of(run))
-    theirs = baseline.loaded.spec.data if baseline.loaded else read_resolved(baseline.run / "resolved.yaml").data  # type: ignore[operator]
-    require_same_data(spec.data, theirs, spec.savings.baseline)
+    baseline = find_baseline(spec.savings.baseline, runs_root, child_of(run), loaded.path.parent)
+    require_same_data(spec.data, baseline)
     return baseline
 
 
@@ -89,8 +99,11 @@ def train(loaded: Loaded, options: Options) -> Outcome | None:
 def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | None:
     """Train a single run, or go on with it."""
     resolved, selection = prepare(loaded, options)
-    _require_targets(resolved, loaded.spec, options)
-    path = options.runs_root / (options.run or resolved.name)
+    _require_targets(resolved, loaded, options)
+    path = options.runs_root / run_name(loaded.spec, options)
+    reference = resolved.model.weights
+    if reference is not None and not path.exists():
+        resolve_weights(reference, options.runs_root)  # before there is a folder that a wrong name would leave behind
     costs = phase_costs(resolved)
     with ExitStack() as stack:
         folder, progress = None, None
@@ -114,12 +127,12 @@ def _targets_of(run: Path) -> dict[str, float]:
     return {str(stop.metric): stop.value for stop in stops if stop is not None and stop.value is not None}
 
 
-def _require_targets(resolved: Resolved, spec: Spec, options: Options) -> None:
+def _require_targets(resolved: Resolved, loaded: Loaded, options: Options) -> None:
     """Raises MissingError where a phase is to surpass a baseline that has not been run."""
     for phase in resolved.phases:
         if phase.stop is not None and phase.stop.kind == "surpasses" and phase.stop.value is None:
-            assert spec.savings is not None
-            baseline = find_baseline(spec.savings.baseline, options.runs_root)
+            assert loaded.spec.savings is not None
+            baseline = find_baseline(loaded.spec.savings.baseline, options.runs_root, beside=loaded.path.parent)
             raise MissingError(
                 f"phase {phase.name} ends when it surpasses the best {phase.stop.metric} of {baseline.name}, and in "
                 f"{options.runs_root} there is no finished run of that name with this metric",
@@ -263,6 +276,7 @@ class _Run:
             device=self.device.name(),
             scores=results.values() if results is not None else {},
             weights=which,
+            weights_phase=phase,
             phases=phases,
             losses=[e["values"]["loss"] for e in entries if e["kind"] == "train"],
             tracking=tracker.uri if tracker is not None else None,

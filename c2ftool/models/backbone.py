@@ -42,7 +42,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, frames, mels) -> (B, N, D)."""
-        image = features.transpose(1, 2) if self.mel_major else features
+        # laid out as the kernel is: a transposed view would give its gradient strides that data parallelism warns of
+        image = features.transpose(1, 2).contiguous() if self.mel_major else features
         return self.proj(image[:, None]).flatten(2).transpose(1, 2)
 
 

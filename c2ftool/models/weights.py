@@ -249,7 +249,7 @@ def resolve_weights(reference: str, runs_root: Path, *, progress: Progress | Non
             return weights_of_run(runs_root / name, which or None)
     raise UsageError(
         f"{reference!r} names no weights",
-        cure="Write run:NAME[@best|last|PHASE], file:PATH, public:NAME or timm:NAME.",
+        cure="Write run:NAME[@best|last|average|PHASE], file:PATH, public:NAME or timm:NAME.",
     )
 
 

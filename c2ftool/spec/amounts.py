@@ -80,17 +80,20 @@ class Length(_Amount):
 
         batch: clips per step. clips: clips in an epoch. whole: steps that `%` is a share of.
         """
-        if self.unit == "steps":
-            exact = self.value
-        elif self.unit == "clips":
-            exact = self.value / batch
-        elif self.unit == "epochs":
-            exact = self.value * clips / batch
-        elif whole is None:
-            raise ValueError(f"{self}: a share has no meaning here; write steps, epochs or clips")
-        else:
-            exact = self.value / 100 * whole
+        exact = self.exact_steps(batch=batch, clips=clips, whole=whole)
         return max(1, round(exact)) if self.value > 0 else 0
+
+    def exact_steps(self, *, batch: int, clips: int, whole: int | None = None) -> Fraction:
+        """Optimiser steps of this length, not rounded: moments that repeat must not drift away from the phase's end."""
+        if self.unit == "steps":
+            return self.value
+        if self.unit == "clips":
+            return self.value / batch
+        if self.unit == "epochs":
+            return self.value * clips / batch
+        if whole is None:
+            raise ValueError(f"{self}: a share has no meaning here; write steps, epochs or clips")
+        return self.value / 100 * whole
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,15 @@ def check(spec: Spec) -> Iterator[Finding]:
     yield from _model(spec)
     yield from _savings(spec)
     yield from _average(spec)
-    names = Counter(phase.name for phase in spec.phases)
+    names = Counter(phase.name.lower() for phase in spec.phases)  # they name files
     for place, phase in enumerate(spec.phases):
-        if names[phase.name] > 1:
-            yield ("phases", place, "name"), f'{names[phase.name]} phases are called "{phase.name}"', "names are unique"
-        if phase.name in _RESERVED:
+        if names[phase.name.lower()] > 1:
+            yield (
+                ("phases", place, "name"),
+                f'{names[phase.name.lower()]} phases are called "{phase.name}"',
+                "names are unique",
+            )
+        if phase.name.lower() in _RESERVED:
             message = f'"{phase.name}" is the name of other weights of a run'
             yield ("phases", place, "name"), message, "choose another name"
         yield from _phase(spec, phase, place)
@@ -202,6 +206,11 @@ def _model(spec: Spec) -> Iterator[Finding]:
             f"a stride of {stride[0]} x {stride[1]} leaves gaps between patches of {size.patch[0]} x {size.patch[1]}"
         )
         yield ("model", "stride"), message, "choose one up to the patch's size"
+    if size.family == "eat":
+        for path, part in _parts(spec):
+            if part.enter is not None and part.enter.positions is not None:
+                message = f"the positions of {size.name} are computed for any grid, not fitted"
+                yield (*path, "enter", "positions"), message, "remove it"
     if not size.patched:
         for path, part in _parts(spec):
             if part.compression is not None and part.compression.method == "patch":
@@ -253,9 +262,13 @@ def _savings(spec: Spec) -> Iterator[Finding]:
     if (savings.baseline_best is None) != (savings.reached is None):
         missing = "reached" if savings.reached is None else "baseline_best"
         yield ("savings",), f"baseline_best and reached belong together; {missing} is not given", ""
+    data = spec.data
     if savings.at == "first_beat" and spec.task == "pretrain":
         message = "first_beat needs a metric, and pre-training is not scored"
         yield ("savings", "at"), message, "use at: end"
+    elif savings.at == "first_beat" and not (data.valid or data.fold is not None or data.folds is not None):
+        message = "first_beat needs a metric on validation clips, and there are none"
+        yield ("savings", "at"), message, "name data.valid or data.fold, or use at: end"
 
 
 def _average(spec: Spec) -> Iterator[Finding]:

@@ -56,6 +56,7 @@ class Model(Section):
             value.partition(":")[0] not in ("run", "file", "public", "timm") or not value.partition(":")[2]
         ):
             raise ValueError(
-                f"{value!r} names no weights; write run:NAME[@best|last|PHASE], file:PATH, public:NAME or timm:NAME"
+                f"{value!r} names no weights; "
+                "write run:NAME[@best|last|average|PHASE], file:PATH, public:NAME or timm:NAME"
             )
         return value

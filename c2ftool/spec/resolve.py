@@ -98,6 +98,9 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
         if metric is not None and metric not in measured:
             message = f"phase {phase.name} stops by {metric}, which is not measured"
             yield message, f"Set evaluate.metrics=[{', '.join([*measured, metric])}]."
+    if spec.savings is not None and spec.savings.metric is not None and spec.savings.metric not in measured:
+        wanted = ", ".join([*measured, spec.savings.metric])
+        yield f"savings compare by {spec.savings.metric}, which is not measured", f"Set evaluate.metrics=[{wanted}]."
     for metric in measured:
         if metric in ("accuracy", "top5") and facts.multi_label:
             yield f"evaluate.metrics: {metric} is for one label per clip, and {several}", "Use map, auc or d_prime."
@@ -150,7 +153,8 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts, metric: Metric | None) ->
         optimizer=phase.optimizer or spec.train.optimizer,
         schedule=_schedule(phase.schedule or spec.train.schedule, steps, lengths),
         clip=phase.clip if phase.clip is not None else spec.train.clip,
-        average=_average(phase.average or spec.train.average, lengths),
+        # what a mean over a coarse phase would be good for is not clear, and it would cost a copy of the weights
+        average=_average(phase.average or spec.train.average, lengths) if phase is spec.phases[-1] else None,
         full_frontend=full,
         frontend=frontend,
         compression=compression,
@@ -170,7 +174,8 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts, metric: Metric | None) ->
 def _average(average: Average | None, lengths: dict[str, int]) -> ResolvedAverage | None:
     if average is None:
         return None
-    return ResolvedAverage(start=average.start.steps(**lengths), every=average.every.steps(**lengths))
+    start, every = average.start.exact_steps(**lengths), average.every.exact_steps(**lengths)
+    return ResolvedAverage(start=str(start), every=str(every))
 
 
 def _stop(stop: Stop | None, metric: Metric | None, facts: DataFacts) -> ResolvedStop | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Literal
 
 from pydantic import Field
@@ -108,10 +109,19 @@ class ResolvedStop(Section):
 
 
 class ResolvedAverage(Section):
-    """Moments, in steps of the phase, at which weights are averaged."""
+    """Moments at which weights are averaged: round(start + k every) steps of the phase, k = 0, 1, ..
 
-    start: int
-    every: int
+    Exact fractions as text: five times one epoch must be the end of five epochs.
+    """
+
+    start: str
+    every: str
+
+    def due(self, step: int) -> bool:
+        """Whether a moment comes after so many steps."""
+        start, every = Fraction(self.start), Fraction(self.every)
+        near = max(0, round((step - start) / every))
+        return any(k >= 0 and round(start + k * every) == step for k in (near - 1, near, near + 1))
 
 
 class ResolvedPhase(Section):

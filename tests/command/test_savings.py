@@ -84,7 +84,7 @@ def test_a_baseline_with_other_data_is_refused(command):
 
 def test_savings_stand_beside_the_accuracy(command, tmp_path):
     first = command("finetune", "coarse.yaml")
-    assert "baseline: base has not been run: c2f finetune base.yaml" in first.stdout
+    assert f"baseline: base has not been run: c2f finetune {tmp_path / 'base.yaml'}" in first.stdout
     command("finetune", "base.yaml")
     command("finetune", "coarse.yaml", "control=restart", "--run", "coarse-restart")
     scored = command("evaluate", "coarse")

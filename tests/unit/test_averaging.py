@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from c2ftool.engine.averaging import Averager, due
+from c2ftool.engine.averaging import Averager
+from c2ftool.spec.amounts import Length
 from c2ftool.spec.resolved import ResolvedAverage
 
 
@@ -83,6 +84,14 @@ def test_a_resumed_mean_goes_on_to_the_bit() -> None:
     ("start", "every", "steps"), [(1, 1, [1, 2, 3, 4, 5, 6, 7]), (2, 2, [2, 4, 6]), (3, 10, [3]), (9, 1, [])]
 )
 def test_moments_come_at_the_start_and_regularly_after_it(start: int, every: int, steps: list[int]) -> None:
-    average = ResolvedAverage(start=start, every=every)
-    assert [step for step in range(1, 8) if due(average, step)] == steps
-    assert not any(due(None, step) for step in range(8))
+    average = ResolvedAverage(start=str(start), every=str(every))
+    assert [step for step in range(1, 8) if average.due(step)] == steps
+
+
+@pytest.mark.parametrize(("clips", "batch"), [(2_063_949, 12), (183_730, 12), (320, 12), (36, 8), (7, 3)])
+def test_the_end_of_every_epoch_is_a_moment_the_last_one_too(clips: int, batch: int) -> None:
+    epoch = Length.parse("1 epochs").exact_steps(batch=batch, clips=clips)
+    average = ResolvedAverage(start=str(epoch), every=str(epoch))
+    ends = [Length.parse(f"{n} epochs").steps(batch=batch, clips=clips) for n in range(1, 6)]
+    near = {end + d for end in ends for d in range(-3, 4) if 0 < end + d <= ends[-1]}
+    assert sorted(step for step in near if average.due(step)) == ends

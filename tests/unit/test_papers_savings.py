@@ -74,7 +74,7 @@ def test_the_saving_is_the_published_one(row, tmp_path):
     assert (flops, time) == (published["published_flops_saving"], published["published_time_saving"])
     loaded = load_spec(f"papers/coarse_to_fine/{spec}", arguments)
     options = Options(data_root=tmp_path, runs_root=tmp_path)
-    planned = plan.plan(loaded, options, published=True)
+    planned = plan.cost_plan(loaded, options)
     factors_found = "-".join(str(phase.compression.factor) for phase in planned.resolved.phases)
     assert factors_found == factors
     _, saved = plan.planned_savings(loaded, planned, None, options)

@@ -149,7 +149,7 @@ def test_a_fault_in_the_sections_above_is_told_once_though_phases_inherit_it(fol
         ("augment.roll={gain: yes}", "augment.roll.gain must be true or false, not 'yes'"),
         (
             "model.weights=eat",
-            "'eat' names no weights\n    write run:NAME[@best|last|PHASE], file:PATH, public:NAME or timm:NAME",
+            "'eat' names no weights\n    write run:NAME[@best|last|average|PHASE], file:PATH, public:NAME or timm:NAME",
         ),
         ("tracking.experiment=''", "tracking.experiment must not be empty"),
         ("c2f=2", "c2f cannot be 2\n    known: 1"),
