@@ -112,7 +112,7 @@ class Loop:
         self.objective.begin_phase(phase, index)
         self.objective.train()
         depth = self.objective.depth
-        self._optimizer = build_optimizer(self.objective.trainable(), phase.optimizer, depth, self.device.torch)
+        self._optimizer = build_optimizer(self.objective.trainable(), phase.optimizer, depth)
         set_moments(self._optimizer, self._carried)
         self._carried = {}
         self._scaler = self.device.scaler()
@@ -208,7 +208,10 @@ class Loop:
 
         self._scaler.unscale_(self._optimizer)
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, phase.clip or math.inf)
+        if phase.clip is None:  # clipping to infinity would still multiply every gradient
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        else:
+            norm = nn.utils.clip_grad_norm_(parameters, phase.clip)
         *means, gradient = torch.cat([self.device.sum_over_ranks(sums) / norms, norm.double()[None]]).tolist()
         losses = dict(zip(names, means, strict=True))
         finite = all(map(math.isfinite, [*means, gradient]))

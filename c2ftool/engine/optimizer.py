@@ -40,14 +40,13 @@ def parameter_groups(
 
 
 def build_optimizer(
-    parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int, device: torch.device
+    parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int
 ) -> torch.optim.Optimizer:
-    """AdamW or Adam over the groups; the fused kernel on CUDA."""
+    """AdamW or Adam over the groups, by the fused kernel: one pass over weights, gradients and moments."""
     groups = parameter_groups(parameters, optimizer, depth)
     settings = {"lr": optimizer.lr, "betas": tuple(optimizer.betas), "eps": optimizer.eps}
-    fused = {"fused": True} if device.type == "cuda" else {"foreach": True}
     kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.AdamW
-    return kind(groups, **settings, **fused)  # type: ignore[arg-type]
+    return kind(groups, **settings, fused=True)  # type: ignore[arg-type]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -5,7 +5,7 @@ in turn, so that a busy machine slows all alike. Prints one JSON line: for each 
 relative to factor 1, and `follows`, the speed-up reached as a share of the one that the FLOPs promise. AST-base on a
 GPU, AST-small on a CPU.
 
-    python tests/benchmarks/bench_phases.py [--rounds 7] [--backbone ast_small] [--batch 4] [--device cpu]
+    python tests/benchmarks/bench_phases.py [--rounds 7] [--backbone ast_small] [--batch 12] [--device cpu]
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--backbone", default="ast_base" if on_gpu else "ast_small")
-    parser.add_argument("--batch", type=int, default=12 if on_gpu else 4)
+    parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
     options = parser.parse_args()
 

@@ -217,15 +217,19 @@ def test_what_is_wrong_with_a_compression_is_said(argument, message, trained, en
     assert message in str(caught.value)
 
 
-def test_the_best_weights_of_a_coarse_phase_are_scored_as_that_phase_was(c2f, env):
-    """Later phases unlearn everything, and nothing is averaged: what is scored lies in the first."""
+def test_the_best_weights_are_those_of_the_last_phase(c2f, env):
+    """Though later phases unlearn everything here: who asks for full resolution is not given coarse weights."""
     ruin = [f"phases.{phase}.optimizer.lr=1" for phase in ("middle", "fine")]
     done = c2f("finetune", C2F, "train.average=null", *ruin, PLATEAU, "--run", "best", env=env)
     assert done.returncode == 0, done.stderr
     run = Path(env["C2F_RUNS"]) / "best"
     _, record = read_weights(run / "checkpoints" / "weights-best.safetensors")
     result = outcome(run)
-    assert (result["weights"], record["phase"], record["best"]["phase"]) == ("best", "coarse", "coarse")
+    assert (result["weights"], record["phase"], record["best"]["phase"]) == ("best", "fine", "fine")
     again = c2f("evaluate", "best", "--json", env=env)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)[0]["scores"] == result["scores"]
+    coarse = c2f("evaluate", "best", "--weights", "coarse", "--json", env=env)
+    assert coarse.returncode == 0, coarse.stderr
+    told = json.loads(coarse.stdout)[0]
+    assert told["weights"] == "coarse" and (run / "report-weights-coarse" / "index.html").exists()

@@ -49,7 +49,7 @@ def test_the_run_folder_is_whole(trained, env):
     for name in ("spec.yaml", "resolved.yaml", "metrics.jsonl", "log.txt", "report/index.html", "report/confusion.png"):
         assert (run / name).stat().st_size > 0
     kinds = {e["kind"] for e in read_metrics(run / "metrics.jsonl")}
-    assert kinds == {"train", "evaluate", "phase", "test"}
+    assert kinds == {"train", "evaluate", "cost", "border", "phase", "test"}
     assert not list(run.rglob("*.partial"))
 
 

@@ -38,7 +38,7 @@ def features(run: Resolved, index: int, clips: int = 4) -> Tensor:
 
 
 def optimizer_of(objective: Objective, run: Resolved, index: int) -> torch.optim.Optimizer:
-    return build_optimizer(objective.trainable(), run.phases[index].optimizer, objective.depth, CPU)
+    return build_optimizer(objective.trainable(), run.phases[index].optimizer, objective.depth)
 
 
 def train(objective: Objective, optimizer: torch.optim.Optimizer, run: Resolved, index: int, steps: int = 3) -> None:

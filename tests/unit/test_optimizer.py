@@ -37,7 +37,7 @@ def same(ours: nn.Module, theirs: nn.Module) -> bool:
 def test_adam_is_torchs_with_l2_on_all_tensors() -> None:
     ours, theirs, plain = classifier(), classifier(), classifier()
     spec = Adam(kind="adam", lr=1e-3, betas=[0.95, 0.999], weight_decay=0.1)
-    optimizer = build_optimizer(ours.named_parameters(), spec, 4, CPU)
+    optimizer = build_optimizer(ours.named_parameters(), spec, 4)
     other = torch.optim.Adam(theirs.parameters(), 1e-3, (0.95, 0.999), weight_decay=0.1)
     undecayed = torch.optim.Adam(plain.parameters(), 1e-3, (0.95, 0.999))
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(ours.parameters()))
@@ -56,7 +56,7 @@ def test_adam_is_torchs_with_l2_on_all_tensors() -> None:
 
 def test_adamw_decays_matrices_and_leaves_biases_and_norms() -> None:
     ours, plain = classifier(), classifier()
-    optimizer = build_optimizer(ours.named_parameters(), AdamW(kind="adamw", lr=1e-2, weight_decay=0.5), 4, CPU)
+    optimizer = build_optimizer(ours.named_parameters(), AdamW(kind="adamw", lr=1e-2, weight_decay=0.5), 4)
     other = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.0)
     for module, by in ((ours, optimizer), (plain, other)):
         give_gradients(module, 0)
@@ -69,7 +69,7 @@ def test_adamw_decays_matrices_and_leaves_biases_and_norms() -> None:
 def test_layer_decay_slows_the_first_blocks_with_either_kind(spec: Adam | AdamW) -> None:
     module = classifier()
     decayed = spec.model_copy(update={"layer_decay": 0.5})
-    optimizer = build_optimizer(module.named_parameters(), decayed, 4, CPU)
+    optimizer = build_optimizer(module.named_parameters(), decayed, 4)
     set_rate(optimizer, 0.8)
     rates = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
     assert rates["backbone.blocks.0.attn.qkv.weight"] == 0.8 / 16 and rates["backbone.blocks.3.mlp.fc2.bias"] == 0.4
@@ -79,16 +79,16 @@ def test_layer_decay_slows_the_first_blocks_with_either_kind(spec: Adam | AdamW)
 def test_moments_by_name_go_on_as_if_nothing_had_happened() -> None:
     whole, parted = classifier(), classifier()
     spec = AdamW(kind="adamw", lr=1e-2, layer_decay=0.7)
-    optimizer = build_optimizer(whole.named_parameters(), spec, 4, CPU)
+    optimizer = build_optimizer(whole.named_parameters(), spec, 4)
     for step in range(4):
         give_gradients(whole, step)
         optimizer.step()
-    first = build_optimizer(parted.named_parameters(), spec, 4, CPU)
+    first = build_optimizer(parted.named_parameters(), spec, 4)
     assert moments(first) == {}
     for step in (0, 1):
         give_gradients(parted, step)
         first.step()
-    second = build_optimizer(parted.named_parameters(), spec, 4, CPU)
+    second = build_optimizer(parted.named_parameters(), spec, 4)
     set_moments(second, moments(first) | {"of.another": {"step": torch.tensor(9.0)}})
     for step in (2, 3):
         give_gradients(parted, step)
@@ -99,6 +99,6 @@ def test_moments_by_name_go_on_as_if_nothing_had_happened() -> None:
 def test_what_is_frozen_is_not_optimised() -> None:
     module = classifier()
     module.backbone.requires_grad_(False)
-    optimizer = build_optimizer(module.named_parameters(), Adam(kind="adam", lr=1e-3, weight_decay=0.1), 4, CPU)
+    optimizer = build_optimizer(module.named_parameters(), Adam(kind="adam", lr=1e-3, weight_decay=0.1), 4)
     names = {name for group in optimizer.param_groups for name in group["names"]}
     assert names == {"head.norm.weight", "head.norm.bias", "head.fc.weight", "head.fc.bias"}
