@@ -38,8 +38,8 @@ def test_adam_is_torchs_with_l2_on_all_tensors() -> None:
     ours, theirs, plain = classifier(), classifier(), classifier()
     spec = Adam(kind="adam", lr=1e-3, betas=[0.95, 0.999], weight_decay=0.1)
     optimizer = build_optimizer(ours.named_parameters(), spec, 4)
-    other = torch.optim.Adam(theirs.parameters(), 1e-3, (0.95, 0.999), weight_decay=0.1)
-    undecayed = torch.optim.Adam(plain.parameters(), 1e-3, (0.95, 0.999))
+    other = torch.optim.Adam(theirs.parameters(), 1e-3, (0.95, 0.999), weight_decay=0.1, fused=True)
+    undecayed = torch.optim.Adam(plain.parameters(), 1e-3, (0.95, 0.999), fused=True)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(ours.parameters()))
     for step in range(5):
         rate = 1e-3 * (step + 1)
@@ -57,7 +57,7 @@ def test_adam_is_torchs_with_l2_on_all_tensors() -> None:
 def test_adamw_decays_matrices_and_leaves_biases_and_norms() -> None:
     ours, plain = classifier(), classifier()
     optimizer = build_optimizer(ours.named_parameters(), AdamW(kind="adamw", lr=1e-2, weight_decay=0.5), 4)
-    other = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.0)
+    other = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.0, fused=True)
     for module, by in ((ours, optimizer), (plain, other)):
         give_gradients(module, 0)
         by.step()

@@ -48,11 +48,11 @@ def test_mappings_merge_and_lists_replace(folder):
 
 
 def test_phases_merge_by_name_and_new_ones_come_after(folder):
-    merged = spec("phases:\n  - {name: last, length: 1 steps}\n  - {name: coarse, length: 5 steps}\n")
+    merged = spec("phases:\n  - {name: extra, length: 1 steps}\n  - {name: coarse, length: 5 steps}\n")
     assert [(p.name, str(p.length)) for p in merged.phases] == [
         ("coarse", "5 steps"),
         ("fine", "8 steps"),
-        ("last", "1 steps"),
+        ("extra", "1 steps"),
     ]
     assert merged.phases[0].batch == 12 and merged.phases[0].compression.factor == 2
 
