@@ -12,40 +12,36 @@ from c2ftool.spec.base import Section
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AdamW(Section):
+class _Moments(Section):
+    """What Adam and AdamW have in common."""
+
+    kind: str
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    betas: list[Beta] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="Decay of the first and of the second moment."
+    )
+    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Block i of n learns at lr x layer_decay^(n - i); what is in no block at the full rate.",
+    )
+
+
+class AdamW(_Moments):
     """Adam with decoupled weight decay. Biases and other 1-D tensors are not decayed."""
 
     kind: Literal["adamw"]
-    lr: float = Field(gt=0, description="Peak learning rate.")
-    betas: list[Beta] = Field(
-        [0.9, 0.999], min_length=2, max_length=2, description="Decay of the first and of the second moment."
-    )
-    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
     weight_decay: float = Field(0.05, ge=0, description="Times the rate, of matrices.")
-    layer_decay: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Block i of n learns at lr x layer_decay^(n - i); what is in no block at the full rate.",
-    )
 
 
-class Adam(Section):
+class Adam(_Moments):
     """Adam with weight decay added to the gradient (L2), of every tensor: as AST trains."""
 
     kind: Literal["adam"]
-    lr: float = Field(gt=0, description="Peak learning rate.")
-    betas: list[Beta] = Field(
-        [0.9, 0.999], min_length=2, max_length=2, description="Decay of the first and of the second moment."
-    )
-    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
     weight_decay: float = Field(0.0, ge=0, description="Times the weights, added to their gradient.")
-    layer_decay: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Block i of n learns at lr x layer_decay^(n - i); what is in no block at the full rate.",
-    )
 
 
 class Cosine(Section):

@@ -62,16 +62,7 @@ def find(folder: Path) -> Listing:
     notes.append(f"{len(gathered.classes)} classes, as {names} has them; the lists in use have 31 to 34")
     if whole := sum(clip.id not in stems for clip in gathered.clips):
         notes.append(f"{whole} files are named by the video alone and taken as they are: nothing is cut out of them")
-    return Listing(
-        layout="kinetics_sounds",
-        folder=folder,
-        clips=gathered.clips,
-        classes=gathered.classes,
-        train_splits=gathered.train_splits,
-        missing=gathered.missing,
-        notes=notes + files.notes() + gathered.notes,
-        metadata_files=[table.relative_to(folder).as_posix() for table in tables],
-    )
+    return gathered.listing("kinetics_sounds", folder, tables, notes + files.notes() + gathered.notes)
 
 
 def _tables(folder: Path) -> tuple[dict[Path, str | None], list[str]]:

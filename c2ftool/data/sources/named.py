@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from c2ftool.data.sources.listing import NOT_READ, AudioFiles, ClipRef
+from c2ftool.data.sources.listing import NOT_READ, AudioFiles, ClipRef, Listing
 from c2ftool.errors import MissingError
 
 _CLASSES_SHOWN = 5
@@ -31,6 +31,19 @@ class Gathered:
     train_splits: tuple[str, ...]
     missing: list[tuple[str, str]]
     notes: list[str]
+
+    def listing(self, layout: str, folder: Path, tables: Iterable[Path], notes: list[str]) -> Listing:
+        """The clips as a layout's listing. tables: the metadata that was read. notes: all of them."""
+        return Listing(
+            layout=layout,
+            folder=folder,
+            clips=self.clips,
+            classes=self.classes,
+            train_splits=self.train_splits,
+            missing=self.missing,
+            notes=notes,
+            metadata_files=[table.relative_to(folder).as_posix() for table in tables],
+        )
 
 
 def repeats(rows: Sequence[Named]) -> list[str]:

@@ -65,16 +65,7 @@ def find(folder: Path) -> Listing:
     splits_of = Counter(video for video, _ in {(row.id[:11], row.split) for row in rows})
     if both := sum(count > 1 for count in splits_of.values()):
         notes.append(f"{both} videos have clips in train and in test, as the lists say")
-    return Listing(
-        layout="vggsound",
-        folder=folder,
-        clips=gathered.clips,
-        classes=gathered.classes,
-        train_splits=gathered.train_splits,
-        missing=gathered.missing,
-        notes=notes + files.notes() + gathered.notes,
-        metadata_files=[table.relative_to(folder).as_posix() for table in tables],
-    )
+    return gathered.listing("vggsound", folder, tables, notes + files.notes() + gathered.notes)
 
 
 def _tables(folder: Path) -> tuple[dict[Path, str | None], list[str]]:

@@ -50,16 +50,7 @@ def find(folder: Path) -> Listing:
     if unused := len(files.paths) - sum(len(found[clip.id]) for clip in gathered.clips):
         notes.append(f"{unused} audio files that {table.name} does not name were left out")
     meta = locate(folder, _META)
-    return Listing(
-        layout="voxceleb1",
-        folder=folder,
-        clips=gathered.clips,
-        classes=gathered.classes,
-        train_splits=gathered.train_splits,
-        missing=gathered.missing,
-        notes=notes,
-        metadata_files=[path.relative_to(folder).as_posix() for path in (table, meta) if path is not None],
-    )
+    return gathered.listing("voxceleb1", folder, [path for path in (table, meta) if path is not None], notes)
 
 
 def _rows(table: Path) -> list[Named]:
