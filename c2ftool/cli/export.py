@@ -10,10 +10,9 @@ import typer
 from c2ftool.cli.options import Json, Traceback, runs_root
 
 if TYPE_CHECKING:
-    from c2ftool.models.public.account import Report, State
-    from c2ftool.models.weights import Start
+    from c2ftool.models.public.account import State
 
-Layout = Literal["eat", "ast"]
+Layout = Literal["eat", "ast", "ssast", "htsat", "cnn14", "beats", "atst", "fpasst", "m2d", "asit"]
 
 
 def export(
@@ -27,8 +26,8 @@ def export(
     layout: Annotated[
         Layout | None,
         typer.Option(
-            help="Whose; that of the weights' own family if not given. eat: a torch dictionary with `model`; cfg and "
-            "args are empty. ast: a flat torch dictionary; the ImageNet classifiers that AST does not use are zeros.",
+            help="Whose; that of the weights' own family if not given. The file is a torch dictionary as the authors "
+            "saved theirs; what is in theirs and never used is zeros.",
             show_default=False,
         ),
     ] = None,
@@ -47,7 +46,11 @@ def export(
     EAT: fine-tuned weights get the fine-tuned layout, with the head. Pre-trained weights get the pre-trained one, with
     the decoder, and with the teacher (`_ema`) where the file's own teacher is beside it: that of a run's last weights.
 
-    AST: fine-tuned weights, with the head. The layout does not hold the stride; the note that is printed says it.
+    AST, SSAST: fine-tuned weights, with the head; SSAST's pre-trained ones with its prediction heads. The layout does
+    not hold the stride; the note that is printed says it.
+
+    HTS-AT: with a token-semantic head. CNN14: with a linear head. BEATs: as Microsoft's files with a linear head of
+    clips, else as those of sound event detection, whose layout ATST-Frame, fPaSST, M2D and ASiT have too.
 
     \b
     c2f export eat --to eat_mine.pt
@@ -88,7 +91,7 @@ def _notes(done: dict[str, Any]) -> list[str]:
         stride, grid = done["stride"], done["grid"]
         notes.append("stride {} x {} (time x mel)".format(*stride) if stride else "stride not on record")
         notes.append("grid {} x {}".format(*grid) if grid else "grid not on record")
-    return notes
+    return notes + done.get("notes", [])
 
 
 def _find(source: str, which: str | None) -> Path:
@@ -112,12 +115,12 @@ def _write(weights: Path, to: Path, layout: Layout | None) -> dict[str, Any]:
 
     from c2ftool.errors import DataError, UsageError
     from c2ftool.files import write_atomically
-    from c2ftool.models.weights import read_weights, starting_weights
+    from c2ftool.models.public.writing import WRITTEN, Parts, published
+    from c2ftool.models.weights import read_weights, recorded_pair, starting_weights
 
     _, record = read_weights(weights)  # of ours only: published files need no exporting
     start = starting_weights(weights)
-    made = {"eat": _eat, "ast": _ast}
-    if start.family not in made:
+    if start.family not in WRITTEN:
         raise DataError(f"weights of {start.backbone_name!r} have no published layout", place=str(weights))
     if layout is not None and layout != start.family:
         raise UsageError(
@@ -125,48 +128,37 @@ def _write(weights: Path, to: Path, layout: Layout | None) -> dict[str, Any]:
             place=str(weights),
             cure=f"Leave --layout out, or write --layout {start.family}.",
         )
+    teacher = _teacher(weights) if start.family == "eat" and start.head is None else None
     try:
-        content, report, about = made[start.family](start, weights)
+        made = published(start.family, Parts(start.backbone, start.head, start.decoder, teacher, start.grid))
     except KeyError as fault:
         raise DataError(
             f"tensor {fault} is missing: not weights of {start.family.upper()}", place=str(weights)
         ) from None
+    except ValueError as fault:
+        raise DataError(f"cannot be exported: {fault}", place=str(weights)) from None
+    report = made.report
     if not report.clean:  # what is written must be readable again
         raise DataError(f"cannot be exported: {report}", place=str(weights))
-    write_atomically(to, lambda temporary: torch.save(content, temporary))
-    return {
+    write_atomically(to, lambda temporary: torch.save(made.content, temporary))
+    done: dict[str, Any] = {
         "path": str(to),
         "from": str(weights),
         "layout": report.layout,
         "backbone": record.get("backbone"),
         "tensors": len(report.loaded) + len(report.ignored),
-        **about,
+        "notes": list(made.notes),
     }
+    if start.family == "eat":
+        done["teacher"] = teacher is not None
+    if start.family in ("ast", "ssast"):  # the layout does not hold them
+        done |= {"stride": recorded_pair(record, "stride"), "grid": start.grid}
+    return done
 
 
-def _eat(start: Start, weights: Path) -> tuple[dict[str, Any], Report, dict[str, Any]]:
-    """(the file's content, how it reads, what else to say of it)."""
-    from c2ftool.models.public.eat import to_native, to_public
+def _teacher(weights: Path) -> State | None:
+    """The teacher that was saved beside pre-trained weights."""
     from c2ftool.models.weights import starting_weights
 
     beside = weights.with_name(f"{weights.stem}-teacher.safetensors")
-    teacher: State | None = None
-    if start.head is None and beside.is_file():
-        teacher = starting_weights(beside).backbone
-    model = to_public(start.backbone, head=start.head, decoder=start.decoder, teacher=teacher)
-    flat = {name: t for name, t in model.items() if name != "_ema"}
-    flat |= {f"_ema.{name}": t for name, t in model.get("_ema", {}).items()}
-    return {"args": None, "cfg": None, "model": model}, to_native(flat).report, {"teacher": teacher is not None}
-
-
-def _ast(start: Start, weights: Path) -> tuple[dict[str, Any], Report, dict[str, Any]]:
-    """(the file's content, how it reads, what else to say of it)."""
-    from c2ftool.errors import DataError
-    from c2ftool.models.public.ast import to_native, to_public
-    from c2ftool.models.weights import recorded_pair
-
-    if start.head is None:
-        raise DataError("AST's layout has a head, and these weights have none", place=str(weights))
-    public = to_public(start.backbone, start.head)
-    stride = recorded_pair(start.record or {}, "stride")
-    return dict(public), to_native(public).report, {"stride": stride, "grid": start.grid}
+    return starting_weights(beside).backbone if beside.is_file() else None

@@ -29,21 +29,22 @@ def specs() -> Rows:
 
 
 def backbones() -> Rows:
-    """Sizes of every backbone."""
-    from c2ftool.spec.backbones import BACKBONES
+    """Every backbone: size, cost, front end, output, and what can be done with it."""
+    from c2ftool.engine.catalogue import catalogue
 
     return [
         {
-            "backbone": b.name,
-            "family": b.family,
-            "width": b.width,
-            "depth": b.depth,
-            "heads": b.heads,
-            "patch": f"{b.patch[0]} x {b.patch[1]}",
-            "front end": f"{b.frontend.kind}, {b.frontend.mels} mels, {b.frontend.sample_rate} Hz",
-            "about": b.about,
+            "backbone": entry.size.name,
+            "parameters": f"{entry.parameters / 1e6:.3g} M",
+            "FLOPs of 10 s": f"{entry.flops / 1e9:.3g} G",
+            "front end": entry.size.frontend.about,
+            "output": f"{entry.width} x {entry.rate:.3g} Hz",
+            "compression": ", ".join(entry.size.compressions),
+            "tasks": ", ".join(entry.uses),
+            "weights trained on": "; ".join(entry.weights) or "-",
+            "about": ", ".join(part for part in (entry.size.about, entry.size.source) if part),
         }
-        for b in BACKBONES.values()
+        for entry in catalogue()
     ]
 
 
@@ -52,7 +53,15 @@ def weights() -> Rows:
     from c2ftool.models.public.records import PUBLIC_WEIGHTS
 
     return [
-        {"weights": f"public:{r.name}", "backbone": r.backbone, "task": r.task, "about": r.about}
+        {
+            "weights": f"public:{r.name}",
+            "backbone": r.backbone,
+            "trained on": r.task,
+            "classes": r.classes or "-",
+            "front end": r.frontend.about if r.frontend is not None else "images",
+            "licence": r.licence.partition(" (")[0],
+            "about": r.about,
+        }
         for r in PUBLIC_WEIGHTS.values()
     ]
 

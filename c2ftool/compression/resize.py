@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Positions = Literal["bilinear", "bicubic", "cut"]
+Positions = Literal["bilinear", "bicubic", "cut", "first"]
 KernelRule = Literal["pi", "bilinear"]
 
 
@@ -29,20 +29,22 @@ def axis_map(old: int, new: int, how: Positions, *, antialias: bool = True) -> T
     cut: `new` rows from the middle, from `old // 2 - new // 2` on, where they are no more than the old ones, else
     bilinear without antialias: AST's rule for its ImageNet and AudioSet start (Gong et al., Interspeech 2021, section
     2.2, and their code).
+    first: the first `new` rows where they are no more than the old ones, else as cut: a table of times, given to a
+    shorter input (ATST-Frame, fPaSST, M2D).
 
     Raises ValueError for a size below 1 and for another `how`.
     """
     _check_sizes(old, new)
     match how:
-        case "cut" if new <= old:
-            start = old // 2 - new // 2
+        case "cut" | "first" if new <= old:
+            start = old // 2 - new // 2 if how == "cut" else 0
             return _identity(old)[start : start + new]
-        case "cut":
+        case "cut" | "first":
             return _interpolation(old, new, "bilinear", False)
         case "bilinear" | "bicubic":
             return _interpolation(old, new, how, antialias)
         case _:
-            raise ValueError(f"unknown resizing of positions {how!r}: bilinear, bicubic or cut")
+            raise ValueError(f"unknown resizing of positions {how!r}: bilinear, bicubic, cut or first")
 
 
 def kernel_map(old: int, new: int, how: KernelRule, *, antialias: bool | None = None) -> Tensor:

@@ -25,6 +25,18 @@ KNOWN: dict[str, KnownSet] = {
     # the 31 classes of AdaMML; other lists have 32 to 34, and the coarse-to-fine paper about 20,000 and 2,700 clips
     "kinetics_sounds": KnownSet(31, {"train": 22_521, "valid": 1_532, "test": 1_532}),
     "esc50": KnownSet(50, {"train": 2_000}, folds=5),
+    "librispeech": KnownSet(
+        0,
+        {
+            "train-clean-100": 28_539,
+            "train-clean-360": 104_014,
+            "train-other-500": 148_688,
+            "dev-clean": 2_703,
+            "dev-other": 2_864,
+            "test-clean": 2_620,
+            "test-other": 2_939,
+        },
+    ),
     "speech_commands": KnownSet(35, {"train": 84_843, "valid": 9_981, "test": 11_005}),
 }
 
@@ -51,6 +63,12 @@ def known_clips(data: Data) -> KnownClips | None:
             return None
         held_out = train // known.folds
         train, valid, test = train - held_out, held_out, held_out
+    classes = known.classes
+    for other in data.also:  # joined sets have no labels
+        further = KNOWN.get(other.dataset)
+        if further is None or not set(other.train) <= further.splits.keys():
+            return None
+        train, classes = train + sum(further.splits[s] for s in other.train), 0
     if isinstance(data.sampler, ClassBalanced) and data.sampler.clips is not None:
         train = data.sampler.clips
-    return KnownClips(known.classes, train, valid, test, known.multi_label)
+    return KnownClips(classes, train, valid, test, known.multi_label)

@@ -16,9 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from c2ftool.data.joined import JoinedSets
 from c2ftool.data.order import Order, Rows
 from c2ftool.data.store import PreparedSet
 from c2ftool.draws import counted_generator
+
+Clips = PreparedSet | JoinedSets
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class HostBatch:
 
 
 def gather_waveforms(
-    source: PreparedSet, rows: Rows, samples: int, starts: NDArray[np.int64] | None = None, pin: bool = False
+    source: Clips, rows: Rows, samples: int, starts: NDArray[np.int64] | None = None, pin: bool = False
 ) -> tuple[Tensor, Tensor]:
     """((B, samples) int16, (B,) int64 lengths) of some rows, cut to `samples` from `starts` (0 if not given)."""
     out = torch.empty((len(rows), samples), dtype=torch.int16, pin_memory=pin)
@@ -57,7 +60,7 @@ def gather_waveforms(
 class TrainLoader:
     """The training batches of one phase on one rank."""
 
-    source: PreparedSet
+    source: Clips
     order: Order
     batch: int  # clips in the step's whole batch
     places: Rows  # (B,) the places this rank works on
@@ -90,7 +93,7 @@ class TrainLoader:
 
 
 def evaluation_batches(
-    source: PreparedSet, rows: Rows, *, batch: int, samples: int, classes: Rows, threads: int, pin: bool
+    source: Clips, rows: Rows, *, batch: int, samples: int, classes: Rows, threads: int, pin: bool
 ) -> Iterator[HostBatch]:
     """The rows in order, `batch` at a time; `places` are the places among `rows`."""
 

@@ -6,15 +6,15 @@ are resized, optimiser and schedule start anew.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 
 from c2ftool.engine.optimizer import Moments, moments, moved
 from c2ftool.models.initialise import initialise
-from c2ftool.models.layout import Change, Rules
+from c2ftool.models.layout import Change, Positions, Rules
 from c2ftool.objectives.base import Objective
+from c2ftool.spec.backbones import Backbone as Size
 from c2ftool.spec.compression import Compression, Patch
 from c2ftool.spec.entering import Enter
 from c2ftool.spec.resolved import ResolvedPhase
@@ -47,9 +47,12 @@ class Crossing:
         return [*out, f"starting afresh: {', '.join(self.reset)}; dropped: {', '.join(dropped) or 'nothing'}"]
 
 
-def start_rules(phase: ResolvedPhase) -> Rules:
-    """How starting weights are fitted: by AST's rule where the spec names none."""
-    return _rules(phase.enter, "cut", phase.compression)
+def start_rules(phase: ResolvedPhase, size: Size) -> Rules:
+    """How starting weights are fitted: by the family's published rule where the spec names none."""
+    rules = _rules(phase.enter, size.fitted, phase.compression)
+    if size.fitted == "bicubic" and rules.antialias is None:  # as F.interpolate does it, and so the published code
+        return replace(rules, antialias=False)
+    return rules
 
 
 def border_rules(before: ResolvedPhase, phase: ResolvedPhase) -> Rules:
@@ -62,7 +65,7 @@ def rescoring_rules(phase: ResolvedPhase, compression: Compression) -> Rules:
     return _rules(phase.enter, "bilinear", compression, phase.compression)
 
 
-def _rules(enter: Enter, positions: Literal["bilinear", "cut"], *compressions: Compression) -> Rules:
+def _rules(enter: Enter, positions: Positions, *compressions: Compression) -> Rules:
     """The spec's rules; for kernels else that of the patch compression entered, else of the one left."""
     wide = next((c.resize for c in compressions if isinstance(c, Patch)), None)
     return Rules(enter.positions or positions, enter.patch_kernel or wide or "pi", enter.antialias)

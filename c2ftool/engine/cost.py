@@ -12,7 +12,9 @@ from c2ftool.costs.frontend_flops import frontend_flops
 from c2ftool.costs.memory import TrainingMemory, training_memory
 from c2ftool.models.build import build_classifier
 from c2ftool.objectives.eat import EatStudent
-from c2ftool.spec.objective import Classify, Eat
+from c2ftool.objectives.ssast import SsastStudent
+from c2ftool.spec.masks import InverseBlock
+from c2ftool.spec.objective import Classify, Eat, Ssast
 from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase
 
 
@@ -65,7 +67,7 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
             return classifier, lambda module: module(torch.empty(shape)).float().sum()
         case Eat():
             masks, visible = phase.masks, phase.visible
-            assert masks is not None and visible is not None and phase.teacher is not None
+            assert isinstance(masks, InverseBlock) and visible is not None and phase.teacher is not None
             teacher = phase.teacher
 
             def pretraining(module: EatStudent) -> Tensor:
@@ -77,6 +79,18 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
                 return cls.float().sum() + decoded.float().sum()
 
             return lambda: EatStudent(resolved.model, phase.tokens, resolved.objective), pretraining
+        case Ssast() as spec:
+            assert phase.visible is not None
+            count = phase.tokens.count - phase.visible
+
+            def predicting(module: SsastStudent) -> Tensor:
+                masked = torch.zeros(clips, count, dtype=torch.int64)
+                discriminative, generative = module(torch.empty(shape), masked)
+                # targets x predictions, of which InfoNCE is made
+                scores = discriminative.detach() @ discriminative.transpose(1, 2)
+                return scores.float().sum() + generative.float().sum()
+
+            return lambda: SsastStudent(resolved.model, phase.tokens, spec), predicting
 
 
 def _freeze(classifier: nn.Module, what: str) -> None:
@@ -85,5 +99,4 @@ def _freeze(classifier: nn.Module, what: str) -> None:
 
 
 def _frontend(frontend: ResolvedFrontend) -> int:
-    fft = 1 << (frontend.frame_length - 1).bit_length()
-    return frontend_flops(frontend.frames, fft, frontend.mels, frame_length=frontend.frame_length).total
+    return frontend_flops(frontend.frames, frontend.transform, frontend.mels, frame_length=frontend.frame_length).total

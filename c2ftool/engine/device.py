@@ -140,9 +140,11 @@ def _deterministic_cuda() -> None:
 def place(objective: nn.Module, device: Device) -> nn.Module:
     """The objective on its device, blocks compiled, wrapped for data parallelism."""
     objective.to(device.torch)
+    if device.cuda and device.world > 1:  # batch norm's statistics are of the whole batch; gloo cannot exchange them
+        nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     if device.compile:
         for module in objective.modules():
-            if type(module).__name__ == "Block":
+            if type(module).__name__.endswith("Block"):
                 module.compile()
     return wrapped(objective, device)
 
@@ -156,7 +158,7 @@ def wrapped(objective: nn.Module, device: Device) -> nn.Module:
     if device.world == 1:
         return objective
     gc.collect()
-    # no part of a student has buffers, so their exchange before each step is left at its default
+    # batch norm's running statistics, the only buffers, are those of the first rank: the default
     return DistributedDataParallel(objective, device_ids=[device.torch.index] if device.cuda else None)
 
 

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from c2ftool.data.loader import evaluation_batches
+from c2ftool.data.loader import Clips, evaluation_batches
 from c2ftool.data.order import Rows
-from c2ftool.data.store import PreparedSet
 from c2ftool.engine.device import Device
 from c2ftool.frontend.build import build_frontend
 from c2ftool.spec.resolved import ResolvedFrontend
@@ -30,7 +29,7 @@ class Scored:
 @torch.no_grad()
 def score_rows(
     classifier: nn.Module,
-    source: PreparedSet,
+    source: Clips,
     rows: Rows,
     *,
     frontend: ResolvedFrontend,
@@ -44,7 +43,7 @@ def score_rows(
 
     The classifier is in eval mode meanwhile, and in its former mode afterwards.
     """
-    was_training = classifier.training
+    modes = [(module, module.training) for module in classifier.modules()]
     classifier.eval()
     features = build_frontend(frontend).to(device.torch)
     mine = rows[device.rank :: device.world]
@@ -64,5 +63,6 @@ def score_rows(
             progress(done, len(mine))
     if device.world > 1:  # ranks hold different rows and zeros elsewhere, so the sum is the whole
         scores = device.sum_over_ranks(torch.from_numpy(scores).to(device.torch)).cpu().numpy()
-    classifier.train(was_training)
+    for module, mode in modes:  # one by one: a frozen body may be in evaluation while its head learns
+        module.training = mode
     return Scored(rows, scores, source.targets(rows)[:, classes])

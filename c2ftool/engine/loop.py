@@ -111,8 +111,7 @@ class Loop:
             self.clock.enter(index)
         self.objective.begin_phase(phase, index)
         self.objective.train()
-        depth = self.objective.depth
-        self._optimizer = build_optimizer(self.objective.trainable(), phase.optimizer, depth)
+        self._optimizer = build_optimizer(self.objective.trainable(), phase.optimizer, *self.objective.layers())
         set_moments(self._optimizer, self._carried)
         self._carried = {}
         self._scaler = self.device.scaler()

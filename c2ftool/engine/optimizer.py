@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,20 +10,19 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from c2ftool.models.layout import Change
-from c2ftool.models.vit import layer_of
 from c2ftool.spec.train import Adam, AdamW, Optimizer
 
 Moments = dict[str, dict[str, Tensor]]
+LayerOf = Callable[[str], int | None]
 
 
 def parameter_groups(
-    parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int
+    parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int, layer_of: LayerOf = lambda name: None
 ) -> list[dict[str, Any]]:
     """Groups of equal weight decay and equal rate: {"params", "names", "weight_decay", "scale"}.
 
     Biases and 1-D tensors do not decay, but with Adam, whose decay is part of the gradient, everything does. With layer
-    decay d, block i of n learns at d^(n - i) of the rate; what is in no block (patch embedding, CLS, first LayerNorm,
-    head) at the full rate, as the public EAT code does.
+    decay d, what learns as block i of n (`layer_of`) has d^(n - i) of the rate; the rest has the full rate.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in parameters:
@@ -40,10 +39,10 @@ def parameter_groups(
 
 
 def build_optimizer(
-    parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int
+    parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int, layer_of: LayerOf = lambda name: None
 ) -> torch.optim.Optimizer:
     """AdamW or Adam over the groups, by the fused kernel: one pass over weights, gradients and moments."""
-    groups = parameter_groups(parameters, optimizer, depth)
+    groups = parameter_groups(parameters, optimizer, depth, layer_of)
     settings = {"lr": optimizer.lr, "betas": tuple(optimizer.betas), "eps": optimizer.eps}
     kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.AdamW
     return kind(groups, **settings, fused=True)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def recompressed(model: Model, phase: ResolvedPhase, arguments: list[str]) -> tu
     cure = 'For example: compression="{method: fshift, factor: 2}", or compression.method=none'
     try:
         compression = TypeAdapter[Compression](Compression).validate_json(json.dumps(plain(changed)["compression"]))
-        front, tokens = compressed(phase.full_frontend, compression, size.patch, strides(model, size))
+        front, tokens = compressed(phase.full_frontend, compression, size, strides(model, size))
         return front, tokens, rescoring_rules(phase, compression)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

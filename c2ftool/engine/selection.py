@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from c2ftool.data.joined import JoinedSets
 from c2ftool.data.order import Order, Rows, class_balanced_weights
 from c2ftool.data.store import PreparedSet, find_set
 from c2ftool.errors import MissingError, UsageError
@@ -18,7 +19,7 @@ from c2ftool.spec.resolve import DataFacts
 class Selection:
     """The clips of a run. Rows are the set's row numbers; classes its class numbers in the run's order."""
 
-    source: PreparedSet
+    source: PreparedSet | JoinedSets
     train: Rows
     valid: Rows
     test: Rows
@@ -73,7 +74,31 @@ def select(data: Data, root: Path) -> Selection:
         raise UsageError(
             f"{where}: no training clip is left", cure="Check data.train, data.classes and data.min_length."
         )
+    if data.also:
+        return _joined(source, train, data, root)
     return Selection(source, train, valid, test, classes, names)
+
+
+def _joined(first: PreparedSet, train: Rows, data: Data, root: Path) -> Selection:
+    """The clips of the first set and of those beside it, without labels."""
+    sets, chosen = [first], [train]
+    for other in data.also:
+        further = PreparedSet.open(find_set(other.dataset, root))
+        for split in other.train:
+            if split not in further.info.splits:
+                splits = ", ".join(further.info.splits)
+                raise MissingError(
+                    f"data set {further.info.name!r} has no split {split!r}", cure=f"Its splits: {splits}."
+                )
+        rows = further.rows(other.train)
+        if data.min_length is not None:
+            rows = rows[further.samples[rows] >= data.min_length.seconds * further.info.sample_rate]
+        sets.append(further)
+        chosen.append(rows)
+    joint = JoinedSets(sets)
+    none = np.zeros(0, np.int64)
+    rows = np.concatenate([joint.rows_of(place, rows) for place, rows in enumerate(chosen)])
+    return Selection(joint, rows, none, none, none, [])
 
 
 def facts(selection: Selection, data: Data) -> DataFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from c2ftool.engine.boundary import start_rules
 from c2ftool.errors import DataError
-from c2ftool.models.backbone import PatchBackbone, shape_of
+from c2ftool.models.backbone import Backbone
 from c2ftool.models.initialise import initialise
 from c2ftool.models.layout import Change, Shape, fit
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
 from c2ftool.models.weights import Start, load_into, resolve_weights, starting_weights
+from c2ftool.spec.compression import NoCompression
+from c2ftool.spec.layout import compressed, strides
 from c2ftool.spec.resolved import Resolved
 
 
@@ -50,7 +52,9 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
         own = getattr(student, part, None)
         if own is None:
             continue
-        wanted = state is not None and (part != "head" or _same_classes(state, start.record, own, resolved))
+        # a decoder of patches of another size (SSAST under patch compression) predicts other pixels
+        fits = _same_classes if part == "head" else _same_shapes
+        wanted = state is not None and fits(state, start, own, resolved)
         if wanted and state is not None:
             load_into(own, state, where=where)
         notes.append(f"its {part}" if wanted else f"{part} random")
@@ -61,33 +65,48 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
     return Parent(reference, start.sha256)
 
 
-def _fitted(
-    backbone: PatchBackbone, start: Start, resolved: Resolved, where: str
-) -> tuple[dict[str, Tensor], list[Change]]:
+def _fitted(backbone: Backbone, start: Start, resolved: Resolved, where: str) -> tuple[dict[str, Tensor], list[Change]]:
     """The file's backbone, fitted to the first phase's token grid and patch."""
-    phase = resolved.phases[0]
-    new = shape_of(phase.tokens)
-    old = Shape(start.grid or new.grid, start.patch or new.patch)
+    phase, size = resolved.phases[0], backbone.size
+    new = backbone.shape(phase.tokens)
+    rules = start_rules(phase, size)
+    steps = [(new, rules)]
+    if rules.positions == "first" and phase.compression.factor > 1:
+        # the first rows are those of a shorter clip; the rows of a compressed one lie as far apart as its tokens
+        full = compressed(phase.full_frontend, NoCompression(method="none"), size, strides(resolved.model, size))[1]
+        steps = [(backbone.shape(full), rules), (new, replace(rules, positions="bilinear"))]
+    state, old = start.backbone, Shape(start.grid or new.grid, start.patch or new.patch)
+    changes: list[Change] = []
     try:
-        return fit(start.backbone, backbone.sized, old, new, start_rules(phase))
+        for shape, by in steps:
+            state, more = fit(state, backbone.sized, old, shape, by)
+            changes, old = changes + more, shape
     except ValueError as error:
         raise DataError(
             f"the weights do not fit the model: {error}",
             place=where,
             cure="Set model.backbone and model.stride to those that the weights were made with.",
         ) from None
+    return state, changes
 
 
 def _created(changes: list[Change]) -> tuple[str, ...]:
     return tuple(change.name for change in changes if change.kind == "created")
 
 
-def _same_classes(state: dict[str, Any], record: dict[str, Any] | None, head: nn.Module, resolved: Resolved) -> bool:
-    """Whether a head in a file is for the run's classes: their names where they are on record, else their number."""
-    if record is not None:
-        return record.get("classes") == resolved.classes
+def _same_classes(state: dict[str, Any], start: Start, head: nn.Module, resolved: Resolved) -> bool:
+    """Whether a head in a file is of the run's kind, and for its classes: by name where they are on record."""
     shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    return shapes == {name: tuple(value.shape) for name, value in state.items()}
+    if shapes.keys() != state.keys():
+        return False
+    if start.record is not None:
+        return start.record.get("classes") == resolved.classes
+    # Microsoft's fine-tuned BEATs have AudioSet's classes in an order of their own
+    return start.family != "beats" and shapes == {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _same_shapes(state: dict[str, Any], start: Start, part: nn.Module, resolved: Resolved) -> bool:
+    return all(name in state and state[name].shape == value.shape for name, value in part.state_dict().items())
 
 
 def _compare_frontends(theirs: dict[str, Any], resolved: Resolved, say: Callable[[str], None]) -> None:
@@ -112,4 +131,9 @@ def _frontend_of(reference: str, record: dict[str, Any] | None) -> dict[str, Any
     if record is not None:
         return record.get("frontend") or {}
     known = PUBLIC_WEIGHTS.get(reference.removeprefix("public:"))
-    return {} if known is None or known.frontend is None else asdict(known.frontend)
+    if known is None or known.frontend is None:
+        return {}
+    theirs = known.frontend
+    out: dict[str, Any] = {key: getattr(theirs, key) for key in ("sample_rate", "mels", "window")}
+    out["frame_length"] = theirs.frame_length_ms * theirs.sample_rate // 1000
+    return out if theirs.mean is None else out | {"mean": theirs.mean, "std": theirs.std}

@@ -7,14 +7,15 @@ token stand in front, with positions of their own; blocks are pre-norm; a LayerN
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from c2ftool.draws import Draw
-from c2ftool.models.backbone import PatchBackbone, unset
-from c2ftool.models.layout import Change, Kernel, Table
+from c2ftool.models.backbone import PatchBackbone, PatchEmbed, unset
+from c2ftool.models.layout import Change, Kernel, Sized, Table
 from c2ftool.models.vit import NormOrder
 from c2ftool.spec.backbones import Backbone
 from c2ftool.spec.resolved import Tokens
@@ -25,11 +26,12 @@ PREFIX = 2  # class and distillation token
 class Ast(PatchBackbone):
     """The encoder, for the token grid it was built or resized for."""
 
-    sized: ClassVar[dict[str, Table | Kernel]] = {
+    sized: Mapping[str, Sized] = {
         "pos_embed": Table(prefix=PREFIX, mel_major=True),
         "patch_embed.proj.weight": Kernel(mel_first=True),
     }
     mel_major: ClassVar[bool] = True
+    patch_embed: PatchEmbed
     norm_order: ClassVar[NormOrder] = "pre"
     head_eps: ClassVar[float] = 1e-5
 

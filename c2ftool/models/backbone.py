@@ -1,21 +1,27 @@
-"""What every patch-based backbone shares: patches to tokens, the blocks' loop, fitting to another token grid.
+"""What every backbone is: tokens out of a log-mel, their order, fitting to another token grid; and what the Vision
+Transformers among them share: patches to tokens, the blocks' loop.
 
 Axes: B clips, R rows, N tokens of the grid, P tokens in front of it, D width.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from c2ftool.compression.grid import token_grid
 from c2ftool.draws import Draw
-from c2ftool.models.layout import Change, Kernel, Rules, Shape, Table, fit
+from c2ftool.models.layout import Change, Rules, Shape, Sized, fit
 from c2ftool.models.vit import Block, NormOrder, drop_path
 from c2ftool.spec.backbones import Backbone as Size
+from c2ftool.spec.layout import tokens_of
 from c2ftool.spec.resolved import Tokens
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 def shape_of(tokens: Tokens) -> Shape:
@@ -47,15 +53,15 @@ class PatchEmbed(nn.Module):
         return self.proj(image[:, None]).flatten(2).transpose(1, 2)
 
 
-class PatchBackbone(nn.Module, ABC):
-    """A Vision Transformer over patches of the log-mel.
+class Backbone(nn.Module, ABC):
+    """A network from log-mel to tokens.
 
-    sized: the tensors whose shape follows the token grid or the patch. head_eps: of the LayerNorm of its heads.
+    sized: the tensors whose shape follows the token grid or the patch. mel_major: whether the grid's tokens are in the
+    order f * T + t, else t * F + f. width: of the tokens that `forward` gives. head_eps: of the LayerNorm of its heads.
     """
 
-    sized: ClassVar[dict[str, Table | Kernel]]
-    mel_major: ClassVar[bool]
-    norm_order: ClassVar[NormOrder]
+    sized: Mapping[str, Sized] = {}
+    mel_major: ClassVar[bool] = False
     head_eps: ClassVar[float] = 1e-6
 
     def __init__(self, size: Size, tokens: Tokens, drop_path_rate: float = 0.0) -> None:
@@ -67,9 +73,99 @@ class PatchBackbone(nn.Module, ABC):
         self.depth = size.depth
         self.prefix = size.prefix
         self.drop_path = [drop_path_rate * place / max(1, size.depth - 1) for place in range(size.depth)]
-        self.patch_embed = PatchEmbed(tokens, size.width, self.mel_major)
+
+    @abstractmethod
+    def forward(self, features: Tensor, draw: Draw | None = None) -> Tensor:
+        """(B, frames, mels) -> (B, P + N, D), the tokens in front first. draw: of the rows, for drop path."""
+
+    @abstractmethod
+    def set_tokens(self, tokens: Tokens) -> list[Change]:
+        """Take another token grid and patch; tensors of another shape are left unset. What is computed anew."""
+
+    @classmethod
+    @abstractmethod
+    def first_value(cls, owner: nn.Module, short: str, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """Fill a parameter with its first values.
+
+        owner, short: the module it belongs to and its name there. name: its name in the backbone. value: float32 on
+        the CPU.
+        """
+
+    def grid(self, frames: int) -> tuple[int, int]:
+        """(T, F) of an input of so many frames."""
+        tokens = self.tokens
+        patch, stride = (tokens.patch[0], tokens.patch[1]), (tokens.stride[0], tokens.stride[1])
+        return tokens_of(frames, tokens.mels, patch, stride, self.size.grid).grid
+
+    def shape(self, tokens: Tokens) -> Shape:
+        """What the sized tensors depend on."""
+        return shape_of(tokens)
+
+    def resize(self, tokens: Tokens, rules: Rules) -> list[Change]:
+        """Fit the weights to another token grid and patch; returns what changed. Created tensors are left unset."""
+        if tokens == self.tokens:
+            return []
+        before = {name: value.detach() for name, value in self.state_dict().items() if name in self.sized}
+        fitted, changes = fit(before, self.sized, self.shape(self.tokens), self.shape(tokens), rules)
+        changes += self.set_tokens(tokens)
+        self.load_state_dict(fitted, strict=False)
+        return changes
+
+    def embedding(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
+        """(B, E): the published clip embedding of (B, P + N, D) tokens: the mean of those in front, or of the rest."""
+        return (tokens[:, : self.prefix] if self.size.pool == "cls" else tokens[:, self.prefix :]).mean(1)
+
+    def clip(self, features: Tensor) -> Tensor:
+        """(B, E): the clip embedding of (B, frames, mels)."""
+        return self.embedding(self(features))
+
+    def sequence(self, features: Tensor) -> Tensor:
+        """(B, T, D) in time order: tokens averaged over the mel axis."""
+        time, frequency = self.grid(features.shape[1])
+        tokens = self(features)[:, self.prefix :]
+        shape = (frequency, time) if self.mel_major else (time, frequency)
+        return tokens.unflatten(1, shape).mean(1 if self.mel_major else 2)
+
+    def published_sequence(self, features: Tensor) -> Tensor:
+        """(B, S, E): the sequence that published frame heads were trained on; `sequence` unless a family differs."""
+        return self.sequence(features)
+
+    def skips(self, draw: Draw | None) -> list[Tensor | None]:
+        """The factors of each block's branches, (2, R, 1, 1), in training where branches are skipped; else None."""
+        if self.training and draw is not None and any(self.drop_path):
+            return drop_path(self.drop_path, draw)
+        return [None] * self.depth
+
+    def layer_of(self, name: str) -> int | None:
+        """The block with which a parameter of the backbone learns under layer decay; None: at the full rate.
+
+        What is in no block learns at the full rate, or where the size says `joined` with the first block, and the last
+        norm (`norm`) with the last.
+        """
+        if match := _BLOCK.match(name):
+            return int(match[1])
+        if not self.size.joined:
+            return None
+        return self.depth - 1 if name.startswith("norm.") else 0
+
+
+class PatchBackbone(Backbone):
+    """A Vision Transformer over patches of the log-mel."""
+
+    norm_order: ClassVar[NormOrder]
+    qkv_bias: ClassVar[bool] = True
+
+    def __init__(self, size: Size, tokens: Tokens, drop_path_rate: float = 0.0) -> None:
+        super().__init__(size, tokens, drop_path_rate)
+        self.patch_embed = self.make_patch_embed(tokens)
         hidden = size.mlp_ratio * size.width
-        self.blocks = nn.ModuleList(Block(size.width, size.heads, hidden, self.norm_order) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(
+            Block(size.width, size.heads, hidden, self.norm_order, qkv_bias=self.qkv_bias) for _ in range(size.depth)
+        )
+
+    def make_patch_embed(self, tokens: Tokens) -> nn.Module:
+        """From (B, frames, mels) to (B, N, D)."""
+        return PatchEmbed(tokens, self.size.width, self.mel_major)
 
     @abstractmethod
     def embed(self, features: Tensor) -> Tensor:
@@ -79,47 +175,37 @@ class PatchBackbone(nn.Module, ABC):
     def encode(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
         """(R, n, D) embedded tokens -> (R, P + n, D). draw: of the rows; without it no branch is skipped."""
 
-    @abstractmethod
-    def set_tokens(self, tokens: Tokens) -> list[Change]:
-        """Take another token grid and patch; tensors of another shape are left unset. What is computed anew."""
-
-    def grid(self, frames: int) -> tuple[int, int]:
-        """(T, F) of an input of so many frames."""
-        patch, stride = self.tokens.patch, self.tokens.stride
-        return token_grid(frames, self.tokens.mels, (patch[0], patch[1]), (stride[0], stride[1]))
-
-    def resize(self, tokens: Tokens, rules: Rules) -> list[Change]:
-        """Fit the weights to another token grid and patch; returns what changed. Created tensors are left unset."""
-        if tokens == self.tokens:
-            return []
-        before = {name: value.detach() for name, value in self.state_dict().items() if name in self.sized}
-        fitted, changes = fit(before, self.sized, shape_of(self.tokens), shape_of(tokens), rules)
-        changes += self.set_tokens(tokens)
-        self.load_state_dict(fitted, strict=False)
-        return changes
-
     def forward(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, frames, mels) -> (B, P + N, D), the tokens in front first."""
         return self.encode(self.embed(features), draw)
 
-    def sequence(self, features: Tensor) -> Tensor:
-        """(B, T, D) in time order: tokens averaged over the mel axis."""
-        time, frequency = self.grid(features.shape[1])
-        tokens = self(features)[:, self.prefix :]
-        shape = (frequency, time) if self.mel_major else (time, frequency)
-        return tokens.unflatten(1, shape).mean(1 if self.mel_major else 2)
-
-    def clip(self, features: Tensor) -> Tensor:
-        """(B, D): the mean of the tokens in front."""
-        return self(features)[:, : self.prefix].mean(1)
-
     def run_blocks(self, x: Tensor, draw: Draw | None) -> Tensor:
         """(R, n, D) through all blocks."""
-        skips = self.training and draw is not None and any(self.drop_path)
-        factors = drop_path(self.drop_path, draw) if skips and draw is not None else [None] * self.depth
-        for block, factor in zip(self.blocks, factors, strict=True):
+        for block, factor in zip(self.blocks, self.skips(draw), strict=True):
             x, _ = block(x, factor)
         return x
+
+    @classmethod
+    def first_value(cls, owner: nn.Module, short: str, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """As timm's: layers, learned positions and tokens truncated normal 0.02, norms one and zero.
+
+        The patch convolution is Xavier uniform over its flattened kernel.
+        """
+        if isinstance(owner, nn.LayerNorm):
+            value.fill_(1.0 if short == "weight" else 0.0)
+        elif short == "bias":
+            value.zero_()
+        elif isinstance(owner, nn.Conv2d):
+            xavier_uniform(value, generator)
+        else:
+            nn.init.trunc_normal_(value, std=0.02, generator=generator)
+
+
+def xavier_uniform(value: Tensor, generator: torch.Generator) -> None:
+    """Fill a kernel, uniform over its flattened shape (Glorot and Bengio, 2010)."""
+    fan_out, fan_in = value.flatten(1).shape
+    bound = (6 / (fan_in + fan_out)) ** 0.5
+    value.uniform_(-bound, bound, generator=generator)
 
 
 def unset(parameter: Tensor, shape: tuple[int, ...]) -> nn.Parameter:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from c2ftool.models.ast import Ast
-from c2ftool.models.backbone import PatchBackbone
+from c2ftool.models.backbone import Backbone
 from c2ftool.models.eat import Eat
 from c2ftool.models.heads import ClipClassifier
 from c2ftool.spec.backbones import BACKBONES
@@ -11,16 +10,50 @@ from c2ftool.spec.model import Model
 from c2ftool.spec.resolved import Tokens
 
 
-def build_backbone(model: Model, tokens: Tokens) -> PatchBackbone:
+def build_backbone(model: Model, tokens: Tokens) -> Backbone:
     """The backbone that the section names, for a phase's tokens; `initialise` sets its first weights."""
     size = BACKBONES[model.backbone]
-    match size.family:
+    return family(size.family)(size, tokens, model.drop_path)
+
+
+def family(name: str) -> type[Backbone]:
+    """The class of a family; only that one is imported. Raises ValueError for an unknown name."""
+    match name:
         case "eat":
-            return Eat(size, tokens, model.drop_path)
-        case "ast":
-            return Ast(size, tokens, model.drop_path)
-        case other:
-            raise ValueError(f"backbone {size.name} is of unknown family {other!r}")
+            return Eat
+        case "ast" | "ssast":  # SSAST is an AST that was pre-trained otherwise
+            from c2ftool.models.ast import Ast
+
+            return Ast
+        case "htsat":
+            from c2ftool.models.htsat import HtsAt
+
+            return HtsAt
+        case "beats":
+            from c2ftool.models.beats import Beats
+
+            return Beats
+        case "atst":
+            from c2ftool.models.atst import Atst
+
+            return Atst
+        case "fpasst":
+            from c2ftool.models.fpasst import Fpasst
+
+            return Fpasst
+        case "m2d":
+            from c2ftool.models.m2d import M2d
+
+            return M2d
+        case "asit":
+            from c2ftool.models.asit import Asit
+
+            return Asit
+        case "cnn14":
+            from c2ftool.models.cnn14 import Cnn14
+
+            return Cnn14
+    raise ValueError(f"unknown family of backbones {name!r}")
 
 
 def build_eat(model: Model, tokens: Tokens) -> Eat:
@@ -32,7 +65,7 @@ def build_eat(model: Model, tokens: Tokens) -> Eat:
 
 
 def build_classifier(model: Model, tokens: Tokens, classes: int) -> ClipClassifier:
-    """The backbone with the section's clip head. Raises ValueError where the section has no head."""
+    """The backbone with the section's head. Raises ValueError where the section has no head."""
     if model.head is None:
         raise ValueError("a classifier needs model.head")
     return ClipClassifier(build_backbone(model, tokens), model.head, classes)

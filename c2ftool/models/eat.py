@@ -7,7 +7,7 @@ A LayerNorm over CLS and tokens comes before the first block; blocks are post-no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import ClassVar
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from c2ftool.draws import Draw
 from c2ftool.masks.gather import gather_tokens
-from c2ftool.models.backbone import PatchBackbone
-from c2ftool.models.layout import Change, Kernel, Table
+from c2ftool.models.backbone import PatchBackbone, PatchEmbed
+from c2ftool.models.layout import Change, Kernel, Sized
 from c2ftool.models.positions import sincos_2d
 from c2ftool.models.vit import NormOrder
 from c2ftool.spec.backbones import Backbone
@@ -27,8 +27,9 @@ from c2ftool.spec.resolved import Tokens
 class Eat(PatchBackbone):
     """The encoder, for any length up to 768 time patches."""
 
-    sized: ClassVar[dict[str, Table | Kernel]] = {"patch_embed.proj.weight": Kernel(mel_first=False)}
+    sized: Mapping[str, Sized] = {"patch_embed.proj.weight": Kernel(mel_first=False)}
     mel_major: ClassVar[bool] = False
+    patch_embed: PatchEmbed
     norm_order: ClassVar[NormOrder] = "post"
 
     def __init__(self, size: Backbone, tokens: Tokens, drop_path_rate: float = 0.0) -> None:
@@ -53,6 +54,16 @@ class Eat(PatchBackbone):
             return []
         about = f"positions {old[1]} x {old[0]} -> {tokens.frequency} x {tokens.time} (sine-cosine)"
         return [Change("positions", "recomputed", about)]
+
+    @classmethod
+    def first_value(cls, owner: nn.Module, short: str, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """As data2vec 2.0 (init_bert_params): linear layers normal 0.02, CLS normal 1, the rest as timm."""
+        if name == "cls_token":
+            value.normal_(generator=generator)
+        elif isinstance(owner, nn.Linear) and short == "weight":
+            value.normal_(0, 0.02, generator=generator)
+        else:
+            super().first_value(owner, short, name, value, generator)
 
     def targets(self, features: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """The MLP outputs, before the residual, of the blocks in `layers`: each (B, N, D), without CLS.

@@ -6,7 +6,6 @@ post-norm (EAT):        x = norm1(x + attn(x));  x = norm2(x + mlp(x))
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,12 +16,6 @@ from torch import Tensor, nn
 from c2ftool.draws import Draw
 
 NormOrder = Literal["pre", "post"]
-
-
-def layer_of(name: str) -> int | None:
-    """The block that a parameter belongs to, from its name; None for what is in no block."""
-    match = re.search(r"(?:^|\.)blocks\.(\d+)\.(?:norm1|attn|norm2|mlp)\.", name)
-    return int(match.group(1)) if match else None
 
 
 def drop_path(rates: Sequence[float], draw: Draw) -> list[Tensor | None]:
@@ -40,12 +33,12 @@ def drop_path(rates: Sequence[float], draw: Draw) -> list[Tensor | None]:
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,11 +66,13 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """A transformer block of either order."""
 
-    def __init__(self, width: int, heads: int, hidden: int, norm_order: NormOrder, eps: float = 1e-6) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, norm_order: NormOrder, eps: float = 1e-6, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
         self.norm_order = norm_order
         self.norm1 = nn.LayerNorm(width, eps)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, qkv_bias)
         self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = Mlp(width, hidden)
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from c2ftool.errors import DataError, MissingError, UsageError
 from c2ftool.files import sha256, write_atomically
-from c2ftool.models.public import ast, deit, eat
+from c2ftool.models.public import deit
 from c2ftool.models.public.account import Adapted, Pair, State
 from c2ftool.models.public.download import Progress, fetch
+from c2ftool.models.public.layouts import LAYOUTS, layout_of
 from c2ftool.models.public.reading import kind_of, read_tensors, safetensors_metadata
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
 from c2ftool.models.public.timm_records import timm_weights
@@ -51,10 +52,10 @@ class LoadReport:
 class Start:
     """Weights to start from. head, decoder and teacher (of the backbone): None where the file has none.
 
-    record: of our own files. family: eat, ast, or deit for ImageNet weights of an AST's body; empty if our record names
-    no known backbone. backbone_name: None if the size is not a known one. grid: (time, frequency) of the tokens that
-    the weights were made for; patch: (time, mel) of their kernel; None where the file does not tell. report: one line
-    on what was read.
+    record: of our own files. family: of the layout; deit for ImageNet weights of an AST's body; empty if our record
+    names no known backbone. backbone_name: None if the size is not a known one. grid: (time, frequency) of the tokens
+    that the weights were made for; patch: (time, mel) of their kernel; None where the file does not tell. report: one
+    line on what was read.
     """
 
     backbone: State
@@ -200,22 +201,20 @@ def recorded_pair(record: Mapping[str, Any], key: str) -> Pair | None:
 
 def _published(tensors: State, path: Path) -> tuple[str, Adapted]:
     """(family, what was read). Raises DataError for an unknown kind."""
-    if eat.is_eat(tensors):
-        return "eat", eat.to_native(tensors)
-    if ast.is_ast(tensors):
-        return "ast", ast.to_native(tensors)
-    if deit.is_deit(tensors):
-        return "deit", deit.to_native(tensors)
+    layout = layout_of(tensors)
+    if layout is not None:
+        return layout.family, layout.read(tensors)
     if deit.is_plain_vit(tensors):
         raise DataError(
             "a vision transformer without distillation token; AST needs a distilled one (DeiT)",
             place=str(path),
             cure="Name one of timm's, such as timm:deit_base_distilled_patch16_384.",
         )
+    known = ", ".join(layout.about for layout in LAYOUTS)
     raise DataError(
         f"weights of an unknown kind: {len(tensors)} tensors, such as {', '.join(list(tensors)[:3])}",
         place=str(path),
-        cure="Files of c2ftool, published EAT and AST checkpoints and timm's distilled DeiT can be read.",
+        cure=f"Files of c2ftool and published checkpoints can be read, of {known}.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from c2ftool.augment.build import Augmentations
 from c2ftool.draws import Draw
 from c2ftool.frontend.build import LogMel, build_frontend
-from c2ftool.models.backbone import PatchBackbone
+from c2ftool.models.backbone import Backbone
 from c2ftool.models.layout import Change, Rules
 from c2ftool.spec.resolved import ResolvedPhase, Tokens
 
@@ -38,7 +38,6 @@ class Objective(nn.Module, ABC):
     """
 
     student: nn.Module
-    depth: int  # blocks of the student's backbone
     weights: dict[str, float]
 
     def begin_phase(self, phase: ResolvedPhase, index: int) -> None:
@@ -49,18 +48,33 @@ class Objective(nn.Module, ABC):
 
     def resize(self, tokens: Tokens, rules: Rules) -> list[Change]:
         """Fit the student's backbone to another token grid and patch; names are the student's."""
-        backbone = self.student.backbone
-        assert isinstance(backbone, PatchBackbone)
-        changes = backbone.resize(tokens, rules)
+        changes = self.backbone.resize(tokens, rules)
         return [replace(change, name=f"backbone.{change.name}") for change in changes]
 
     def prepare_batch(self, waveforms: Tensor, lengths: Tensor, labels: Tensor, draw: Draw) -> Prepared:
         """The whole local batch as features and targets, without gradient."""
         with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
             waveforms, targets = self._augment.waveforms(waveforms, lengths, self.targets_of(labels), draw)
-            features, targets = self._augment.features(self._frontend(waveforms, lengths), targets, draw)
+            features, targets = self._augment.features(self._frontend(waveforms, lengths, draw), targets, draw)
             features = self._frontend.compress(features)
             return Prepared(features, targets, self.norms(features, targets))
+
+    @property
+    def backbone(self) -> Backbone:
+        """The student's."""
+        backbone = self.student.backbone
+        assert isinstance(backbone, Backbone)
+        return backbone
+
+    def layers(self) -> tuple[int, Callable[[str], int | None]]:
+        """(blocks of the backbone, the block with which a parameter of the student learns; None: at the full rate)."""
+        backbone = self.backbone
+
+        def layer_of(name: str) -> int | None:
+            inside = name.removeprefix("backbone.")
+            return None if inside == name else backbone.layer_of(inside)
+
+        return backbone.depth, layer_of
 
     def targets_of(self, labels: Tensor) -> Tensor | None:
         """What the labels (B, C) become, before augmentation."""

@@ -7,7 +7,8 @@ from c2ftool.models.initialise import initialise
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.classify import ClassifyObjective
 from c2ftool.objectives.eat import EatObjective, EatStudent
-from c2ftool.spec.objective import Classify, Eat
+from c2ftool.objectives.ssast import SsastObjective, SsastStudent
+from c2ftool.spec.objective import Classify, Eat, Ssast
 from c2ftool.spec.resolved import Resolved
 
 
@@ -21,6 +22,8 @@ def build_objective(resolved: Resolved, phase: int = 0) -> Objective:
     match resolved.objective:
         case Eat() as spec:
             objective = EatObjective(EatStudent(resolved.model, tokens, spec), spec)
+        case Ssast() as spec:
+            objective = SsastObjective(SsastStudent(resolved.model, tokens, spec), spec)
         case Classify() as spec:
             classifier = build_classifier(resolved.model, tokens, len(resolved.classes))
             objective = ClassifyObjective(classifier, spec)

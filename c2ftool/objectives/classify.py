@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +21,14 @@ class ClassifyObjective(Objective):
         super().__init__()
         self.student: ClipClassifier = student
         self.spec = spec
-        self.depth = student.backbone.depth
         self.weights = {"loss": 1.0}
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's; a frozen body stays in evaluation, its batch statistics too."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.student.backbone.parameters()):
+            self.student.backbone.eval()
+        return self
 
     def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """Clips, labels or clips x classes."""

@@ -85,7 +85,6 @@ class EatObjective(Objective):
         super().__init__()
         self.student: EatStudent = student
         self.spec = spec
-        self.depth = student.backbone.depth
         published = spec.utterance_sequences if spec.utterance_reduction == "sum" else 1
         self.weights = {"frame": 1.0, "utterance": spec.utterance_weight * published}
         self._teacher: EmaTeacher[Eat] | None = None
@@ -94,7 +93,7 @@ class EatObjective(Objective):
     def begin_phase(self, phase: ResolvedPhase, index: int) -> None:
         """Take up a phase. A later phase keeps the teacher; its decay starts afresh."""
         super().begin_phase(phase, index)
-        assert phase.masks is not None and phase.teacher is not None and phase.visible is not None
+        assert isinstance(phase.masks, InverseBlock) and phase.teacher is not None and phase.visible is not None
         self._masks: InverseBlock = phase.masks
         self._ema: ResolvedTeacher = phase.teacher
         self._masked = phase.tokens.count - phase.visible

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from c2ftool.spec.amounts import samples
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import Compression
+from c2ftool.spec.data import Uniform
 from c2ftool.spec.layout import compressed, full_frontend, strides
-from c2ftool.spec.objective import Classify, Eat
+from c2ftool.spec.masks import Cluster, InverseBlock, Random
+from c2ftool.spec.model import ClipHead, TokenSemanticHead
+from c2ftool.spec.objective import Classify, Eat, Ssast
 from c2ftool.spec.root import Phase, Spec
 from c2ftool.spec.stop import Budget, Surpasses
 from c2ftool.spec.train import Average, Cosine, Step
@@ -45,23 +48,21 @@ def _task(spec: Spec) -> Iterator[Finding]:
     match spec.objective:
         case Eat():
             yield from _eat(spec, spec.objective)
+        case Ssast():
+            yield from _ssast(spec)
         case Classify():
             yield from _classify(spec, spec.objective)
 
 
 def _eat(spec: Spec, objective: Eat) -> Iterator[Finding]:
     size = BACKBONES[spec.model.backbone]
-    if spec.task != "pretrain":
-        yield ("task",), f"objective eat belongs to task pretrain, not {spec.task}", ""
-    if spec.masks is None and any(phase.masks is None for phase in spec.phases):
-        yield ("objective",), "objective eat needs `masks`", "masks: {kind: inverse_block}"
+    yield from _pretraining(spec, "eat", "eat", "masks: {kind: inverse_block}")
+    for path, part in _parts(spec):
+        if part.masks is not None and not isinstance(part.masks, InverseBlock):
+            yield (*path, "masks"), f"objective eat has masks of kind inverse_block, not {part.masks.kind}", ""
     if not spec.teachers and any(not phase.teachers for phase in spec.phases):
         hint = "teachers: [{kind: ema, decay: 0.9998, final_decay: 0.99999}]"
         yield ("objective",), "objective eat needs an EMA teacher", hint
-    if spec.model.head is not None:
-        yield ("model", "head"), "pre-training has no head", "remove model.head"
-    if spec.model.freeze != "none":
-        yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
     groups, kernel = objective.decoder.groups, objective.decoder.kernel
     if size.width % groups:
         hint = f"choose one of {', '.join(str(n) for n in range(1, size.width + 1) if size.width % n == 0)}"
@@ -77,6 +78,39 @@ def _eat(spec: Spec, objective: Eat) -> Iterator[Finding]:
                 if not 0 <= layer < size.depth:
                     message = f"{size.name} has blocks 0 to {size.depth - 1}, not {layer}"
                     yield (*path, "teachers", place, "layers"), message, ""
+
+
+def _ssast(spec: Spec) -> Iterator[Finding]:
+    yield from _pretraining(spec, "ssast", "ssast", "masks: {kind: cluster}")
+    size = BACKBONES[spec.model.backbone]
+    if spec.model.stride is not None and tuple(spec.model.stride) != size.patch:
+        message = "patches that are to be predicted do not overlap"
+        yield ("model", "stride"), message, "remove it; fine-tuning may have another stride"
+    for path, part in _parts(spec):
+        if part.teachers:
+            yield (*path, "teachers"), "objective ssast has no teachers", "remove the section"
+        if part.masks is not None and not isinstance(part.masks, Cluster | Random):
+            message = f"objective ssast has masks of kind cluster or random, not {part.masks.kind}"
+            yield (*path, "masks"), message, ""
+        if isinstance(part.masks, Cluster) and part.masks.size[0] > part.masks.size[1]:
+            yield (*path, "masks", "size"), "the least side of a block is above the largest", ""
+
+
+def _pretraining(spec: Spec, objective: str, family: str, masks: str) -> Iterator[Finding]:
+    """What holds of every objective that pre-trains: it has masks, and neither head nor labels."""
+    size = BACKBONES[spec.model.backbone]
+    if spec.task != "pretrain":
+        yield ("task",), f"objective {objective} belongs to task pretrain, not {spec.task}", ""
+    if spec.masks is None and any(phase.masks is None for phase in spec.phases):
+        yield ("objective",), f"objective {objective} needs `masks`", masks
+    if spec.model.head is not None:
+        yield ("model", "head"), "pre-training has no head", "remove model.head"
+    if spec.model.freeze != "none":
+        yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
+    if size.family != family:
+        message = f"objective {objective} pre-trains {family.upper()}, not {size.name}"
+        yield ("model", "backbone"), message, f"choose one of the {family}_ backbones"
+    for path, part in _parts(spec):
         for key in ("waveform_mixup", "mixup"):
             if part.augment is not None and getattr(part.augment, key) is not None:
                 yield (*path, "augment", key), f"{key} needs labels, and pre-training has none", "remove it"
@@ -124,6 +158,12 @@ def _data(spec: Spec) -> Iterator[Finding]:
         for item, count in Counter[int | str](items or []).items():
             if count > 1:
                 yield path, f"{word} {item!r} is named {count} times", ""
+    if data.also and spec.task != "pretrain":
+        yield ("data", "also"), "only pre-training joins sets: their labels are not the same", "remove it"
+    elif data.also and not isinstance(data.sampler, Uniform):
+        yield ("data", "sampler"), "joined sets have no labels to balance", "remove it"
+    elif data.also and (data.classes is not None or data.valid or data.test or data.fold or data.folds):
+        yield ("data", "also"), "joined sets have neither classes nor held-out clips", "keep only train and also"
     for split in sorted(set(data.train) & {*data.valid, *data.test}):
         yield ("data", "train"), f"split {split!r} is trained on and scored", "hold it out"
 
@@ -182,14 +222,21 @@ def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Fin
     if small and given.frames is not None:
         where = (*here, "frontend", "frames") if phase.frontend else ("frontend", "frames")
     try:
-        _, tokens = compressed(full_frontend(given, size, 0.0, 1.0), compression, size.patch, strides(spec.model, size))
+        _, tokens = compressed(full_frontend(given, size, 0.0, 1.0), compression, size, strides(spec.model, size))
     except ValueError as error:
         cause = str(error) if small else f"compression by {_factors(compression)}: {error}"
         yield where, cause, "raise frontend.frames or frontend.mels" + ("" if small else ", or lower the factor")
         return
+    if size.fixed_mels and tokens.mels != size.frontend.mels:
+        message = f"{size.name} is made for {size.frontend.mels} mel bands, not {tokens.mels}"
+        if given.mels not in (None, size.frontend.mels):
+            where = (*here, "frontend", "mels") if phase.frontend else ("frontend", "mels")
+        yield where, message, "leave frontend.mels and mel_factor out"
+    elif size.fixed_mels and compression.mel_factor > 1:
+        yield where, f"{size.name} is made for its mel axis, which cannot be compressed", "leave mel_factor out"
     if size.family == "eat" and tokens.time > 768:
         yield where, f"{tokens.time} time patches; EAT's positions end at 768", "lower frontend.frames"
-    if isinstance(spec.objective, Eat) and tokens.count < 2:
+    if spec.task == "pretrain" and tokens.count < 2:
         message = f"a grid of {tokens.time} x {tokens.frequency} tokens leaves nothing to mask"
         yield where, message, "raise frontend.frames or lower the compression"
 
@@ -211,17 +258,54 @@ def _model(spec: Spec) -> Iterator[Finding]:
             if part.enter is not None and part.enter.positions is not None:
                 message = f"the positions of {size.name} are computed for any grid, not fitted"
                 yield (*path, "enter", "positions"), message, "remove it"
-    if not size.patched:
-        for path, part in _parts(spec):
-            if part.compression is not None and part.compression.method == "patch":
-                message = f"{size.name} has no patch kernel, so its patches cannot be widened"
-                yield (*path, "compression"), message, "use method fshift or pool"
-    if isinstance(spec.objective, Eat) and size.family != "eat":
-        yield (
-            ("model", "backbone"),
-            f"objective eat pre-trains EAT, not {size.name}",
-            "choose one of the eat_ backbones",
-        )
+    if stride is not None and size.grid != "patches":
+        yield ("model", "stride"), f"the patches of {size.name} do not overlap", "remove it"
+    for path, part in _parts(spec):
+        method = part.compression.method if part.compression is not None else "none"
+        if method != "none" and method not in size.compressions:
+            message = f"{size.name} has no patch kernel, so its patches cannot be widened"
+            yield (*path, "compression"), message, f"use method {' or '.join(size.compressions)}"
+    if spec.train.micro_batch is not None and size.batch_norm and spec.model.freeze == "none":
+        message = f"{size.name} has batch norm, whose statistics would be those of a micro-batch"
+        yield ("train", "micro_batch"), message, "leave it out: losses must not depend on it"
+    yield from _head(spec)
+    yield from _frontend(spec)
+
+
+def _head(spec: Spec) -> Iterator[Finding]:
+    size, head = BACKBONES[spec.model.backbone], spec.model.head
+    match head:
+        case ClipHead():
+            if head.pool == "cls" and not size.prefix:
+                yield ("model", "head", "pool"), f"{size.name} has no token in front to pool by", "use pool: mean"
+            if size.pool == "embedding" and head.pool not in (None, "embedding"):
+                message = f"{size.name} pools its tokens itself; its last layer would not learn"
+                yield ("model", "head", "pool"), message, "use pool: embedding"
+            if head.pool == "embedding" and size.pool != "embedding":
+                message = f"{size.name} has no clip embedding of its own"
+                yield ("model", "head", "pool"), message, f"use pool: {size.pool}"
+        case TokenSemanticHead():
+            if size.family != "htsat":
+                message = f"the token-semantic head is HTS-AT's, not {size.name}'s"
+                yield ("model", "head", "kind"), message, "use kind: clip"
+
+
+def _frontend(spec: Spec) -> Iterator[Finding]:
+    size = BACKBONES[spec.model.backbone]
+    published = size.frontend
+    for path, part in _parts(spec):
+        given = part.frontend
+        if given is None:
+            continue
+        if given.window is not None and published.spectrum.kind != "kaldi":
+            message = f"the front end of {size.name} has a periodic Hann window"
+            yield (*path, "frontend", "window"), message, "remove it"
+        if given.jitter and published.spectrum.jitter is None:
+            message = f"the front end of {size.name} has no jitter"
+            yield (*path, "frontend", "jitter"), message, "remove it"
+        if given.normalize is not None and given.normalize.measured and published.mean is not None:
+            message = f"measured statistics are those of Kaldi's log-mel, and {size.name} has another front end"
+            yield (*path, "frontend", "normalize"), message, "remove it, or give {mean, std}"
 
 
 def _stop(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Finding]:

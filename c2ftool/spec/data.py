@@ -28,11 +28,19 @@ Fold = Annotated[int, Field(ge=1)]
 Sampler = Annotated[Uniform | ClassBalanced, Field(discriminator="kind")]
 
 
+class Also(Section):
+    """A further prepared set to pre-train on."""
+
+    dataset: str = Field(description="A prepared set: a name under C2F_DATA, or a path.")
+    train: list[str] = Field(["train"], min_length=1, description="Splits to train on.")
+
+
 class Data(Section):
     """Which prepared set, which of its splits or folds."""
 
     dataset: str = Field(description="A prepared set: a name under C2F_DATA, a path, or the built-in `demo`.")
     train: list[str] = Field(["train"], min_length=1, description="Splits to train on.")
+    also: list[Also] = Field([], description="Sets to pre-train on besides (SSAST: AudioSet and LibriSpeech).")
     valid: list[str] = Field([], description="Splits that `evaluate` scores while training, and that select the best.")
     test: list[str] = Field([], description="Splits that `c2f evaluate` and the end of a run score.")
     fold: Fold | None = Field(None, description="Train without this fold; it becomes the validation and test data.")

@@ -15,11 +15,11 @@ class Enter(Section):
     Of a first phase it says how `model.weights` are fitted.
     """
 
-    positions: Literal["bilinear", "bicubic", "cut", "none"] | None = Field(
+    positions: Literal["bilinear", "bicubic", "cut", "first", "none"] | None = Field(
         None,
-        description="Learned positions of another grid: interpolated, `cut` from the middle where the new grid is "
-        "smaller (else bilinear), or `none`: they start afresh. Not given: bilinear between phases, and for starting "
-        "weights cut, as AST does.",
+        description="Learned positions of another grid: interpolated, `cut` from the middle or the `first` ones where "
+        "the new grid is smaller (else bilinear), or `none`: they start afresh. Not given: bilinear between phases, "
+        "and for starting weights as the backbone's published code does.",
     )
     patch_kernel: Literal["pi", "bilinear"] | None = Field(
         None, description="Patch kernels of another size; the rule of the patch compression, or `pi`, if not given."

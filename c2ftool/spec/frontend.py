@@ -1,4 +1,4 @@
-"""`frontend`: from waveform to log-mel. Built by c2ftool/frontend. Defaults come with the backbone (backbones.py)."""
+"""`frontend`: from waveform to log-mel. Built by c2ftool/frontend. The rest comes with the backbone (backbones.py)."""
 
 from __future__ import annotations
 
@@ -37,15 +37,24 @@ class Statistics(Section):
 
 
 class Frontend(Section):
-    """The Kaldi log-mel; a spec names only what differs from the backbone's own front end."""
+    """The log-mel; a spec names only what differs from the backbone's own front end."""
 
-    kind: Literal["kaldi"] = Field("kaldi", description="`kaldi`: filter banks as Kaldi computes them.")
     sample_rate: int | None = Field(None, ge=1000, le=192_000, description="Of the prepared set; samples per second.")
     mels: int | None = Field(None, ge=8, le=512, description="Mel bands.")
-    window: Literal["hanning", "povey", "hamming", "rectangular"] | None = Field(None, description="Window function.")
+    window: Literal["hanning", "povey", "hamming", "rectangular"] | None = Field(
+        None, description="Window function of Kaldi front ends; the others have a periodic Hann window."
+    )
     frame_length: Duration | None = Field(None, description="Length of the analysis window.")
     hop: Duration | None = Field(None, description="Frame shift, before any compression.")
     frames: int | None = Field(
         None, ge=1, description="Frames of the input; shorter clips are padded, longer ones cut."
     )
+    pad: Literal["log_mel", "silence", "repeat"] | None = Field(
+        None,
+        description="How a shorter clip is filled up: with 0 in the `log_mel`, with `silence`, or by its own sound in "
+        "`repeat`.",
+    )
     normalize: Statistics | None = Field(None, description="`measured`, or {mean, std}.")
+    jitter: bool | None = Field(
+        None, description="Whether the filter bank is jittered in training, as fPaSST's is; as published if not given."
+    )

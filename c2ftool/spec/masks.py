@@ -31,4 +31,30 @@ class InverseBlock(Section):
     clones: int = Field(16, ge=1, le=1024, description="Masked copies of each clip in a step.")
 
 
-Masks = InverseBlock
+class Cluster(Section):
+    """Blocks that are masked (Gong et al., SSAST, section 2.3): several small ones, until enough tokens are."""
+
+    kind: Literal["cluster"]
+    ratio: float = Field(
+        0.78125, gt=0, lt=1, description="Share of tokens masked, to the nearest whole one (400 of 512; also 250)."
+    )
+    size: Shape = Field([3, 5], description="Least and largest side of a block in tokens; each clip picks one.")
+
+
+class Random(Section):
+    """Tokens masked one by one (SSAST's frame patches)."""
+
+    kind: Literal["random"]
+    ratio: float = Field(0.78125, gt=0, lt=1, description="Share of tokens masked, to the nearest whole one.")
+
+
+Masks = Annotated[InverseBlock | Cluster | Random, Field(discriminator="kind")]
+
+
+def masked_count(masks: InverseBlock | Cluster | Random, tokens: int) -> int:
+    """How many of so many tokens are masked; one at least is seen."""
+    match masks:
+        case InverseBlock():
+            return tokens - max(1, int(round(tokens * (1 - masks.ratio), 6)))
+        case Cluster() | Random():
+            return min(tokens - 1, max(1, round(tokens * masks.ratio)))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.backbones import BACKBONES, Pooling
 from c2ftool.spec.base import Section
 
 Step = Annotated[int, Field(ge=1, le=1024)]
@@ -17,11 +17,24 @@ class ClipHead(Section):
     """One score per class and clip: pooled tokens, LayerNorm, linear."""
 
     kind: Literal["clip"]
-    pool: Literal["cls", "mean", "linear_softmax"] = Field(
-        "cls",
-        description="The CLS token (of AST the mean of its two), the mean over patch tokens, or linear softmax pooling "
-        "of the tokens' scores.",
+    pool: Pooling | None = Field(
+        None,
+        description="`cls`: the tokens in front (AST: the mean of its two); `mean` over the grid's tokens; "
+        "`linear_softmax` pooling of the tokens' scores; `embedding`: CNN14's own. The backbone's usual one if not "
+        "given.",
     )
+    norm: bool | None = Field(
+        None, description="Whether a LayerNorm stands before the linear layer; as published if not given."
+    )
+
+
+class TokenSemanticHead(Section):
+    """HTS-AT's: a convolution over the last stage's tokens gives scores over time; a clip's is their mean."""
+
+    kind: Literal["token_semantic"]
+
+
+Head = Annotated[ClipHead | TokenSemanticHead, Field(discriminator="kind")]
 
 
 class Model(Section):
@@ -36,7 +49,7 @@ class Model(Section):
     stride: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
         None, description="Step from patch to patch, [frames, mel bands]; the patch's size (no overlap) if not given."
     )
-    head: ClipHead | None = Field(None, description="Needed by supervised objectives.")
+    head: Head | None = Field(None, description="Needed by supervised objectives.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the last block; rises linearly from 0.")
     freeze: Literal["none", "body"] = Field("none", description="`body`: only the head learns (a linear probe).")
 

@@ -42,6 +42,15 @@ class Eat(Section):
     collapse: Collapse = Collapse()
 
 
+class Ssast(Section):
+    """Joint discriminative and generative prediction of masked patches (Gong et al., SSAST, AAAI 2022, section 2.4)."""
+
+    kind: Literal["ssast"]
+    generative_weight: float = Field(
+        10.0, ge=0, description="Lambda of the paper: weight of the squared error beside the InfoNCE loss."
+    )
+
+
 class Classify(Section):
     """Clip classification with one or several labels."""
 
@@ -57,4 +66,4 @@ class Classify(Section):
     )
 
 
-Objective = Annotated[Eat | Classify, Field(discriminator="kind")]
+Objective = Annotated[Eat | Ssast | Classify, Field(discriminator="kind")]

@@ -16,6 +16,8 @@ from c2ftool.errors import DataError, SpecError
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import NoCompression
 from c2ftool.spec.layout import compressed, full_frontend, strides
+from c2ftool.spec.masks import masked_count
+from c2ftool.spec.model import ClipHead, Model
 from c2ftool.spec.objective import Classify, Eat
 from c2ftool.spec.resolved import (
     Resolved,
@@ -64,7 +66,7 @@ def resolve(spec: Spec, facts: DataFacts) -> Resolved:
         classes=facts.classes,
         multi_label=facts.multi_label,
         data_fingerprint=facts.fingerprint,
-        model=spec.model,
+        model=_model(spec.model),
         objective=spec.objective,
         phases=[_phase(spec, phase, facts, select or (metrics[0] if metrics else None)) for phase in spec.phases],
         metrics=metrics,
@@ -108,6 +110,16 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
             yield f"evaluate.metrics: top5 is always 1 with {len(facts.classes)} classes", "Use accuracy."
 
 
+def _model(model: Model) -> Model:
+    """The section with the head's pooling decided."""
+    size = BACKBONES[model.backbone]
+    if not isinstance(model.head, ClipHead):
+        return model
+    norm = size.head_norm if model.head.norm is None else model.head.norm
+    head = model.head.model_copy(update={"pool": model.head.pool or size.pool, "norm": norm})
+    return model.model_copy(update={"head": head})
+
+
 def _metrics(spec: Spec, facts: DataFacts) -> list[Metric]:
     if spec.task == "pretrain":
         return []
@@ -138,10 +150,10 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts, metric: Metric | None) ->
     if spec.control == "restart":
         compression = NoCompression(method="none")
     full = full_frontend(phase.frontend or spec.frontend, size, facts.mean, facts.std)
-    frontend, tokens = compressed(full, compression, size.patch, strides(spec.model, size))
-    pretraining = isinstance(spec.objective, Eat)
+    frontend, tokens = compressed(full, compression, size, strides(spec.model, size))
+    pretraining = spec.task == "pretrain"
     masks = phase.masks or spec.masks
-    visible = max(1, int(round(tokens.count * (1 - masks.ratio), 6))) if pretraining and masks else None
+    visible = tokens.count - masked_count(masks, tokens.count) if pretraining and masks else None
     teachers = phase.teachers or spec.teachers
     every = spec.evaluate.every.steps(**lengths)
     saves = spec.checkpoints.every.steps(**lengths) if spec.checkpoints.every else 0

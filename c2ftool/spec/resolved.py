@@ -20,6 +20,7 @@ from c2ftool.spec.model import Model
 from c2ftool.spec.objective import Objective
 from c2ftool.spec.running import Checkpoints, Metric, Tracking
 from c2ftool.spec.savings import Savings
+from c2ftool.spec.spectrum import KALDI, Spectrum
 from c2ftool.spec.train import Optimizer
 
 
@@ -35,7 +36,6 @@ class ResolvedPool(Section):
 class ResolvedFrontend(Section):
     """The log-mel of one phase; lengths in samples."""
 
-    kind: str
     sample_rate: int
     mels: int
     window: str
@@ -44,12 +44,21 @@ class ResolvedFrontend(Section):
     frames: int = Field(description="Frames that are made; a pooling layer comes after them.")
     mean: float
     std: float
+    pad: Literal["log_mel", "silence", "repeat"] = "log_mel"
+    spectrum: Spectrum = KALDI
     pool: ResolvedPool | None = None
 
     @property
     def samples(self) -> int:
         """Samples that the frames cover: what is read of a clip."""
+        if self.spectrum.kind == "stft":  # centred frames; pre-emphasis takes a sample, and so a frame
+            return max(1, self.frames if self.spectrum.preemphasis else self.frames - 1) * self.hop
         return self.frame_length + (self.frames - 1) * self.hop
+
+    @property
+    def transform(self) -> int:
+        """Samples of the Fourier transform."""
+        return 1 << (self.frame_length - 1).bit_length() if self.spectrum.padded else self.frame_length
 
 
 class Tokens(Section):

@@ -54,7 +54,7 @@ class Spec(Section):
     frontend: Frontend = Frontend()
     model: Model
     objective: Objective = Field(description="What the loss is: `eat` pre-trains, `classify` fine-tunes.")
-    masks: Masks | None = None
+    masks: Masks | None = Field(None, description="Which tokens are to be predicted; needed by pre-training.")
     teachers: list[Teacher] = Field([], max_length=1, description="Who gives the targets: for `eat`, one EMA teacher.")
     augment: Augment = Augment()
     train: Train = Train()

@@ -6,7 +6,11 @@ import math
 from collections.abc import Callable
 
 import cases_ast
+import cases_beats
 import cases_compression
+import cases_htsat
+import cases_sed
+import cases_ssast
 import torch
 from deterministic import relative_error
 from inputs import Case, Outputs, features, frontend_of, load_strictly, loaded, raw_log_mel, wave_of
@@ -161,4 +165,8 @@ RUN: dict[str, Callable[[Case], Outputs]] = (
     }
     | cases_compression.RUN
     | cases_ast.RUN
+    | cases_ssast.RUN
+    | cases_htsat.RUN
+    | cases_beats.RUN
+    | cases_sed.RUN
 )

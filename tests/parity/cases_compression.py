@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from c2ftool.compression.pool import Reduce
 from c2ftool.compression.resize import KernelRule, Resize, axis_map, kernel_map
 from c2ftool.frontend.build import build_frontend
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import Compression, FrameShift, Pool
 from c2ftool.spec.layout import compressed
 from c2ftool.spec.resolved import ResolvedFrontend
@@ -59,7 +60,7 @@ def temporal_compression(case: Case) -> Outputs:
     full = frontend_of(-4.2677393, 4.5689974, config["frames_at_factor_1"])
 
     def front(compression: Compression) -> ResolvedFrontend:
-        return compressed(full, compression, PATCH, PATCH)[0]
+        return compressed(full, compression, BACKBONES["ast_base"], PATCH)[0]
 
     def raw(compression: Compression) -> Tensor:
         return raw_log_mel(wave, front(compression))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,29 @@ Outputs = dict[str, Tensor]
 
 
 def published_file(case: Case, folder: Path) -> Path:
-    """A checkpoint in the case's published layout, filled by rule, as a training program would have saved it."""
-    derived = set(case.get("derived_tensors", ()))
+    """A checkpoint in the case's published layout, filled by rule, as a training program would have saved it.
+
+    Constants that the case says to leave alone are there with their shape; their values are never read.
+    """
+    derived = case.get("derived_tensors", [])
+    more = derived["tensors"] if isinstance(derived, dict) else []
+    positions = set() if isinstance(derived, dict) else set(derived)
+    constants = {*case["checkpoint"].get("not_filled", ()), *(name for name, _ in more)}
+    fixed = case.get("fixed_tensors", {}).get("values", {})
+    tied = case.get("tied_tensors", {}).get("map", {})
     ema = "_ema."
     model: dict[str, Any] = {}
-    for name, shape in case["tensors"]:
-        if name in derived:  # a constant: EAT's table of positions
+    for name, shape in [*case["tensors"], *more]:
+        if name in positions:  # a constant: EAT's table of positions
             value = sincos_2d(MAX_TIME, shape[1] // MAX_TIME, shape[2], torch.device("cpu"))[None].clone()
+        elif name in fixed:
+            value = torch.tensor(fixed[name])
+        elif name.rsplit(".", 1)[-1] in INTEGERS:
+            value = torch.full(tuple(shape), INTEGERS[name.rsplit(".", 1)[-1]](case), dtype=torch.int64)
+        elif name in constants:
+            value = torch.zeros(tuple(shape))
         else:
-            value = torch.from_numpy(fill(name, tuple(shape)))
+            value = torch.from_numpy(fill(tied.get(name, name), tuple(shape)))
         place = model.setdefault("_ema", {}) if name.startswith(ema) else model
         place[name.removeprefix(ema)] = value
     key = case["checkpoint"]["state_dict_key"]  # null: the tensors alone
@@ -39,6 +53,15 @@ def published_file(case: Case, folder: Path) -> Path:
     path = folder / "published.pt"
     torch.save(whole, path)
     return path
+
+
+# Whole numbers in published files, by the last part of their names.
+INTEGERS: dict[str, Callable[[Case], int]] = {
+    "p_input_fdim": lambda case: case["config"]["mel_bins"],
+    "p_input_tdim": lambda case: case["config"]["frames"],
+    "num_batches_tracked": lambda case: 0,
+    "relative_position_index": lambda case: 0,
+}
 
 
 def loaded(case: Case, unused: Collection[str] = ()) -> Start:
@@ -49,7 +72,11 @@ def loaded(case: Case, unused: Collection[str] = ()) -> Start:
     with tempfile.TemporaryDirectory() as folder:
         start = starting_weights(published_file(case, Path(folder)))
     placed = sum(len(part or ()) for part in (start.backbone, start.head, start.decoder, start.teacher))
-    expected = len(case["tensors"]) - len(case.get("derived_tensors", ())) - len(unused)
+    derived = case.get("derived_tensors", [])
+    constants = {*case["checkpoint"].get("not_filled", ()), *([] if isinstance(derived, dict) else derived)}
+    tied = case.get("tied_tensors", {}).get("map", {})
+    apart = constants | set(unused) | (tied.keys() - set(tied.values()))
+    expected = len({name for name, _ in case["tensors"]} - apart)
     if placed != expected:
         raise AssertionError(f"{placed} of {expected} tensors were placed: {start.report}")
     return start
@@ -76,7 +103,7 @@ def wave_of(given: Mapping[str, Any]) -> Tensor:
 def frontend_of(mean: float, std: float, frames: int = 1024) -> ResolvedFrontend:
     """The front end that EAT and AST share, with the statistics of a case."""
     return ResolvedFrontend(
-        kind="kaldi", sample_rate=16_000, mels=128, window="hanning", frame_length=400, hop=160, frames=frames,
+        sample_rate=16_000, mels=128, window="hanning", frame_length=400, hop=160, frames=frames,
         mean=mean, std=std,
     )  # fmt: skip
 
@@ -97,5 +124,7 @@ def time_first(pair: Sequence[int]) -> tuple[int, int]:
 
 def backbone_named(family: str, size: Mapping[str, Any]) -> str | None:
     """The backbone of ours that has the family and the size; None if there is none."""
-    wanted = (family, size["embed_dim"], size.get("depth"), size["heads"])
+    depth = sum(size["depths"]) if "depths" in size else size.get("depth")  # over all stages; heads are the first one's
+    heads = size["heads"][0] if isinstance(size["heads"], list) else size["heads"]
+    wanted = (family, size["embed_dim"], depth, heads)
     return next((b.name for b in BACKBONES.values() if (b.family, b.width, b.depth, b.heads) == wanted), None)

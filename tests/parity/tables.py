@@ -18,9 +18,10 @@ from torch import nn
 from c2ftool.costs.flops import Flops, clip_flops
 from c2ftool.costs.savings import Point, savings
 from c2ftool.models.build import build_classifier
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.layout import compressed, tokens_of
-from c2ftool.spec.model import ClipHead, Model
+from c2ftool.spec.model import ClipHead, Model, TokenSemanticHead
 from c2ftool.spec.resolved import Tokens
 
 LISTS = {"cases": "forward_macs", "rows": "coarse_to_fine_savings"}  # the list that a table holds -> its kind
@@ -87,14 +88,23 @@ def forward_macs(case: Case) -> list[Line]:
 
 
 def _macs(backbone: str, row: Case) -> dict[str, int]:
-    tokens = tokens_of(row["frames"], row["mel_bins"], time_first(row["patch"]), time_first(row["stride"]))
+    if "front_end_frames" in row:  # HTS-AT: its image follows from the frames of the front end
+        size = BACKBONES[backbone]
+        tokens = tokens_of(row["front_end_frames"], size.frontend.mels, size.patch, grid=size.grid)
+        chunks = tokens.time * tokens.patch[0] // row["image_size"]
+        if chunks * size.frontend.mels != row["image_size"]:
+            raise AssertionError(f"{row['front_end_frames']} frames make no image of {row['image_size']} x itself")
+    else:
+        tokens = tokens_of(row["frames"], row["mel_bins"], time_first(row["patch"]), time_first(row["stride"]))
     flops = _cost(backbone, tokens, row["classes"])
     return {"forward_macs": flops.forward // 2, "forward_backward_macs": flops.training // 2}
 
 
 def _cost(backbone: str, tokens: Tokens, classes: int) -> Flops:
     """FLOPs of one clip, as c2ftool counts a phase of fine-tuning."""
-    model = Model(backbone=backbone, head=ClipHead(kind="clip", pool="cls"))
+    htsat = BACKBONES[backbone].family == "htsat"
+    head = TokenSemanticHead(kind="token_semantic") if htsat else ClipHead(kind="clip", pool="cls")
+    model = Model(backbone=backbone, head=head)
 
     def step(classifier: nn.Module) -> torch.Tensor:
         return classifier(torch.empty(1, tokens.frames, tokens.mels))
@@ -132,7 +142,7 @@ def coarse_to_fine_savings(case: Case) -> list[Line]:
 
 def _compressed_tokens(method: str, factor: int) -> Tokens:
     compression: Compression = TypeAdapter(Compression).validate_python(COMPRESSIONS[method] | {"factor": factor})
-    return compressed(frontend_of(0.0, 1.0), compression, PATCH, PATCH)[1]
+    return compressed(frontend_of(0.0, 1.0), compression, BACKBONES["ast_base"], PATCH)[1]
 
 
 def _saving(row: Case, phases: list[int], full: int) -> float | None:

@@ -33,9 +33,9 @@ def test_outputs_equal_the_public_implementation(name: str) -> None:
     assert too_large(lines) == []
 
 
-def test_forward_and_backward_of_ast_cost_what_the_public_code_costs() -> None:
-    lines = [line for line in check(CASES["forward_macs"]) if line.skipped is None]
-    assert len(lines) == 6 and all(line.output.startswith("ast ") for line in lines)
+def test_forward_and_backward_cost_what_the_public_code_costs() -> None:
+    lines = check(CASES["forward_macs"])
+    assert len(lines) == 8 and not any(line.skipped for line in lines)
     assert too_large(lines) == []
 
 
@@ -74,9 +74,9 @@ def test_the_checker_ends_with_1_for_a_wrong_output_and_prints_every_error(tmp_p
 
 def test_the_checker_names_kinds_it_does_not_know(tmp_path: Path) -> None:
     unknown, broken = tmp_path / "unknown.json", tmp_path / "broken.json"
-    unknown.write_text(json.dumps({"model": "cnn14"}))
+    unknown.write_text(json.dumps({"model": "vggish"}))
     broken.write_text("{")
     done = checker(unknown, broken)
     assert done.returncode == 2
-    assert "unknown kind 'cnn14'; known: eat_frontend" in done.stderr
+    assert "unknown kind 'vggish'; known: eat_frontend" in done.stderr
     assert f"{broken}: not a parity case" in done.stderr

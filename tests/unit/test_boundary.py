@@ -14,6 +14,7 @@ from c2ftool.engine.optimizer import Moments, build_optimizer, moments, set_mome
 from c2ftool.models.layout import Change, Rules
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import load_file
 from c2ftool.spec.resolve import DataFacts, resolve
 from c2ftool.spec.resolved import Resolved
@@ -38,7 +39,7 @@ def features(run: Resolved, index: int, clips: int = 4) -> Tensor:
 
 
 def optimizer_of(objective: Objective, run: Resolved, index: int) -> torch.optim.Optimizer:
-    return build_optimizer(objective.trainable(), run.phases[index].optimizer, objective.depth)
+    return build_optimizer(objective.trainable(), run.phases[index].optimizer, *objective.layers())
 
 
 def train(objective: Objective, optimizer: torch.optim.Optimizer, run: Resolved, index: int, steps: int = 3) -> None:
@@ -76,10 +77,10 @@ def over(run: Resolved, objective: Objective, optimizer: torch.optim.Optimizer |
 def test_a_border_is_bilinear_and_a_start_is_cut_unless_the_spec_says_otherwise() -> None:
     plain = resolved(C2F, "phases=[{name: a, length: 2 steps}, {name: b, length: 2 steps}]").phases
     assert border_rules(*plain) == Rules("bilinear", "pi")
-    assert start_rules(plain[0]) == Rules("cut", "pi")
+    assert start_rules(plain[0], BACKBONES["ast_micro"]) == Rules("cut", "pi")
     asked = resolved(C2F, "enter={positions: bicubic, patch_kernel: bilinear}", "phases.fine.enter.positions=none")
     coarse, middle, fine = asked.phases
-    assert start_rules(coarse) == border_rules(coarse, middle) == Rules("bicubic", "bilinear")
+    assert start_rules(coarse, BACKBONES["ast_micro"]) == border_rules(coarse, middle) == Rules("bicubic", "bilinear")
     assert border_rules(middle, fine) == Rules("none", "bilinear")
 
 
@@ -102,13 +103,17 @@ def test_kernels_follow_the_patch_compression_entered_else_the_one_left(
 
     text = ", ".join((phase("coarse", coarse, 4), phase("middle", middle, 2), phase("fine", fine, 1)))
     phases = resolved(C2F, f"phases=[{text}]").phases
-    asked = [start_rules(phases[0]), border_rules(phases[0], phases[1]), border_rules(phases[1], phases[2])]
+    asked = [
+        start_rules(phases[0], BACKBONES["ast_micro"]),
+        border_rules(phases[0], phases[1]),
+        border_rules(phases[1], phases[2]),
+    ]
     assert [rule.patch_kernel for rule in asked] == rules
 
 
 def test_what_a_phase_says_of_its_kernel_comes_before_its_compression() -> None:
     run = resolved(C2F, "phases.middle.enter.patch_kernel=bilinear", "phases.coarse.enter.patch_kernel=bilinear")
-    assert start_rules(run.phases[0]).patch_kernel == "bilinear"
+    assert start_rules(run.phases[0], BACKBONES["ast_micro"]).patch_kernel == "bilinear"
     assert border_rules(run.phases[0], run.phases[1]).patch_kernel == "bilinear"
     assert border_rules(run.phases[1], run.phases[2]).patch_kernel == "pi"  # its own rule, not the phase's before
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
+import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -20,13 +23,17 @@ HASH = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file. breaks: how many bytes each of the next answers sends before the connection closes."""
+    """Serves one file. breaks: how many bytes each of the next answers sends before the connection closes.
+
+    moved: whether it is first sent elsewhere, as releases on GitHub are.
+    """
 
     content = CONTENT
     tag = '"one"'
     ranges = True
     kind = "application/octet-stream"
     status: int | None = None
+    moved = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -50,6 +57,12 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append((self.path, wanted))
         if server.status is not None:
             self.send_error(server.status)
+            return
+        if server.moved and not self.path.startswith("/storage"):
+            self.send_response(302)
+            self.send_header("Location", f"/storage{self.path}?signed={len(server.asked)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         start, content = 0, server.content
         if server.ranges and wanted and self.headers.get("If-Range") in (None, server.tag):
@@ -146,6 +159,18 @@ def test_parts_of_two_versions_are_never_joined(server):
     assert fetch(record(source(server))).read_bytes() == CONTENT
 
 
+def test_a_release_that_is_stored_elsewhere_goes_on_where_it_stopped(server):
+    server.moved = True
+    server.breaks = [4_000_000]
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+    assert server.asked == [
+        ("/test.pt", None),
+        ("/storage/test.pt?signed=1", None),
+        ("/test.pt", "bytes=4000000-"),
+        ("/storage/test.pt?signed=3", "bytes=4000000-"),
+    ]
+
+
 def test_a_whole_part_that_was_not_renamed_is_used(server, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -181,9 +206,10 @@ def test_a_file_placed_by_hand_is_used_and_checked(server, tmp_path):
     assert server.asked == []
 
 
-def test_a_mirror_is_asked_first(server, monkeypatch):
+@pytest.mark.parametrize("member", ["", "weights_ep67.pth"])  # a mirror holds what is in an archive, not the archive
+def test_a_mirror_is_asked_first(server, monkeypatch, member):
     monkeypatch.setenv("C2F_WEIGHTS_MIRROR", f"{server.address}/mirror/")
-    away = Source("http://127.0.0.1:9/test.pt", "test.pt", "https://page.example", HASH)
+    away = Source("http://127.0.0.1:9/test.pt", "test.pt", "https://page.example", HASH, member=member)
     assert fetch(record(away)).read_bytes() == CONTENT
     assert server.asked == [("/mirror/test.pt", None)]
     monkeypatch.setenv("C2F_WEIGHTS_MIRROR", "/some/folder")
@@ -240,6 +266,26 @@ def test_the_next_source_is_asked_where_one_does_not_answer(server):
     assert fetch(record(away, source(server))).name == "test.pt"
 
 
+@pytest.mark.parametrize("content", [b"\n<!DOCTYPE html>", b"<html>", b"<?xml?><Error>", b"version https://git-lfs"])
+def test_a_page_that_is_called_a_file_is_not_kept(server, tmp_path, content):
+    server.content = content
+    with pytest.raises(MissingError, match="came instead of the file"):
+        fetch(record(source(server, sha256=None)))
+    assert listed(tmp_path / "cache") == []
+
+
+def test_a_page_in_the_place_of_the_rest_leaves_the_part(server):
+    server.breaks = [1_000_000] * 5
+    with pytest.raises(MissingError, match="broke 5 times"):
+        fetch(record(source(server)))
+    server.content, server.tag, server.kind = b"<html>", "", "text/html"
+    with pytest.raises(MissingError, match="web page"):
+        fetch(record(source(server)))
+    server.content, server.tag, server.kind = CONTENT, Server.tag, Server.kind
+    assert fetch(record(source(server))).read_bytes() == CONTENT
+    assert server.asked[-1][1] == "bytes=5000000-"
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "says"), [(404, "", "HTTP 404"), (None, "text/html; charset=utf-8", "web page")]
 )
@@ -254,9 +300,28 @@ def test_what_is_not_there_names_address_and_place(server, tmp_path, status, kin
 
 
 def test_no_network_is_a_missing_error(server, tmp_path):
-    away = Source("http://name.invalid/test.pt", "test.pt", "https://page.example", None)
-    with pytest.raises(MissingError, match="not reachable"):
+    away = Source("http://name.invalid/test.pt", "test.pt", "https://page.example", None, called="Their=File.pth")
+    with pytest.raises(MissingError, match="not reachable") as caught:
         fetch(record(away))
+    place = tmp_path / "cache" / "test.pt"
+    assert caught.value.cure is not None
+    assert caught.value.cure.startswith(f"Download Their=File.pth from https://page.example and place it as {place},")
+    place.write_bytes(CONTENT)
+    assert fetch(record(away)) == place
+
+
+def test_a_file_that_only_a_browser_gets_is_asked_for_by_name(server, tmp_path, monkeypatch):
+    page = f"{server.address}/folder"
+    shared = Source(page, "test.pt", page, HASH, called="Theirs.pt", browser=True)
+    with pytest.raises(MissingError, match="only a browser") as caught:
+        fetch(record(shared))
+    place = tmp_path / "cache" / "test.pt"
+    assert f"Download Theirs.pt from {page} and place it as {place}" in str(caught.value) and server.asked == []
+    with pytest.raises(MissingError, match=f"take in.pth out of it and place that as {re.escape(str(place))}"):
+        fetch(record(replace(shared, member="in.pth")))
+    monkeypatch.setenv("C2F_WEIGHTS_MIRROR", f"{server.address}/mirror")
+    assert fetch(record(shared)).read_bytes() == CONTENT
+    assert server.asked == [("/mirror/test.pt", None)]
 
 
 def test_too_small_a_disk_is_said_before_downloading(server, tmp_path, monkeypatch):
@@ -274,3 +339,59 @@ def test_processes_that_want_the_same_file_fetch_it_once(server):
     for thread in threads:
         thread.join()
     assert len(paths) == 4 and len(set(paths)) == 1 and len(server.asked) == 1
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+MEMBER = "weights_ep67.pth"
+
+
+def archive(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        for name in names:
+            made.writestr(name, CONTENT)
+    return file.getvalue()
+
+
+def packed(server: Server, sha256: str | None = HASH) -> Source:
+    return replace(source(server, sha256), url=f"{server.address}/m2d.zip", called="m2d.zip", member=MEMBER)
+
+
+def test_a_checkpoint_is_taken_out_of_its_archive(server, tmp_path):
+    server.content = archive("m2d/readme.txt", f"m2d/{MEMBER}")
+    server.breaks = [3_000_000]
+    path = fetch(record(packed(server)))
+    assert path.read_bytes() == CONTENT and listed(path.parent) == ["test.pt", "test.pt.sha256"]
+    assert server.asked == [("/m2d.zip", None), ("/m2d.zip", "bytes=3000000-")]
+    assert fetch(record(packed(server))) == path and len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (archive("m2d/other.pth"), f"holds 0 files {MEMBER}"),
+        (archive(f"a/{MEMBER}", f"b/{MEMBER}"), f"holds 2 files {MEMBER}"),
+        (CONTENT, "no archive"),
+        (archive(f"m2d/{MEMBER}").replace(b"\x01\x02\x03", b"\x01\x03\x03", 1), "CRC"),
+    ],
+)
+def test_an_archive_without_the_checkpoint_is_refused_and_deleted(server, tmp_path, content, says):
+    server.content = content
+    with pytest.raises(DataError, match=says):
+        fetch(record(packed(server, sha256=None)))
+    assert [name for name in listed(tmp_path / "cache") if not name.endswith(".etag")] == []
+    server.content, server.tag = archive(f"m2d/{MEMBER}"), '"mended"'
+    assert fetch(record(packed(server))).read_bytes() == CONTENT
+
+
+def test_an_archive_stays_where_there_is_no_room_to_unpack_it(server, tmp_path, monkeypatch):
+    server.content = archive(f"m2d/{MEMBER}")
+    room = [len(server.content) * 2, 1000]
+    monkeypatch.setattr(
+        "c2ftool.files.shutil.disk_usage", lambda _: type("Usage", (), {"free": room.pop(0) if room else 10**12})
+    )
+    with pytest.raises(RunError, match="disk full"):
+        fetch(record(packed(server)))
+    assert fetch(record(packed(server))).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.asked] == [None, f"bytes={len(server.content)}-"]

@@ -13,7 +13,7 @@ from c2ftool.spec.layout import tokens_of
 
 
 def head(pool: str) -> ClipHead:
-    made = ClipHead(8, spec_model.ClipHead(kind="clip", pool=pool), 3)
+    made = ClipHead(8, pool, 3)
     torch.nn.init.normal_(made.fc.weight)
     return made
 

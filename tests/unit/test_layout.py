@@ -33,7 +33,7 @@ def compression(method: str, factor: int = 1, **more: Any) -> Compression:
 
 def full(frames: int = 1024, mels: int = 128, hop: int = 160) -> ResolvedFrontend:
     return ResolvedFrontend(
-        kind="kaldi", sample_rate=16_000, mels=mels, window="hanning", frame_length=400, hop=hop, frames=frames,
+        sample_rate=16_000, mels=mels, window="hanning", frame_length=400, hop=hop, frames=frames,
         mean=-4.0, std=4.0,
     )  # fmt: skip
 
@@ -41,7 +41,7 @@ def full(frames: int = 1024, mels: int = 128, hop: int = 160) -> ResolvedFronten
 def laid_out(
     how: Compression, front: ResolvedFrontend | None = None, stride: tuple[int, int] = PATCH
 ) -> tuple[ResolvedFrontend, Tokens]:
-    return compressed(front or full(), how, PATCH, stride)
+    return compressed(front or full(), how, AST, stride)
 
 
 # --- each method at each factor (Feng et al., ICASSP 2024, section 2) -------------------------------------------------
@@ -197,19 +197,19 @@ def test_tokens_are_those_that_front_end_and_backbone_make(
     time, bands = chosen.factor, chosen.mel_factor
     widened = (patch[0] * time, patch[1] * bands) if method == "patch" else patch
     left = (frames, mels) if method == "patch" else (frames // time, mels // bands)
+    size = dataclasses.replace(BACKBONES[name], width=12, depth=1, patch=patch)
     front = full(frames, mels, hop=32)  # short clips: the arithmetic is the same
     if left[0] < widened[0] or left[1] < widened[1]:
         with pytest.raises(ValueError, match="leave n"):
-            compressed(front, chosen, patch, stride)
+            compressed(front, chosen, size, stride)
         return
-    front, tokens = compressed(front, chosen, patch, stride)
+    front, tokens = compressed(front, chosen, size, stride)
 
     logmel = build_frontend(front)
     waveforms = torch.zeros(2, front.samples, dtype=torch.int16)
     features = logmel.compress(logmel(waveforms, torch.tensor([front.samples, front.samples // 2])))
     assert tuple(features.shape) == (2, tokens.frames, tokens.mels)
 
-    size = dataclasses.replace(BACKBONES[name], width=12, depth=1, patch=patch)
     with torch.device("meta"):
         backbone = (Eat if size.family == "eat" else Ast)(size, tokens)
     assert backbone.grid(tokens.frames) == tokens.grid

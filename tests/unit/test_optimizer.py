@@ -8,15 +8,18 @@ from torch import nn
 
 from c2ftool.engine.optimizer import build_optimizer, moments, set_moments, set_rate
 from c2ftool.models.build import build_classifier
+from c2ftool.models.heads import ClipClassifier
 from c2ftool.models.initialise import initialise
+from c2ftool.objectives.classify import ClassifyObjective
 from c2ftool.spec.layout import tokens_of
 from c2ftool.spec.model import ClipHead, Model
+from c2ftool.spec.objective import Classify
 from c2ftool.spec.train import Adam, AdamW
 
 CPU = torch.device("cpu")
 
 
-def classifier() -> nn.Module:
+def classifier() -> ClipClassifier:
     built = build_classifier(
         Model(backbone="ast_micro", head=ClipHead(kind="clip", pool="cls")), tokens_of(32, 64, (16, 16)), 5
     )
@@ -69,7 +72,8 @@ def test_adamw_decays_matrices_and_leaves_biases_and_norms() -> None:
 def test_layer_decay_slows_the_first_blocks_with_either_kind(spec: Adam | AdamW) -> None:
     module = classifier()
     decayed = spec.model_copy(update={"layer_decay": 0.5})
-    optimizer = build_optimizer(module.named_parameters(), decayed, 4)
+    layers = ClassifyObjective(module, Classify(kind="classify", loss="ce")).layers()
+    optimizer = build_optimizer(module.named_parameters(), decayed, *layers)
     set_rate(optimizer, 0.8)
     rates = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
     assert rates["backbone.blocks.0.attn.qkv.weight"] == 0.8 / 16 and rates["backbone.blocks.3.mlp.fc2.bias"] == 0.4

@@ -135,6 +135,17 @@ def test_cut_takes_whole_rows_from_the_middle(one: int, other: int) -> None:
     assert kept == list(range(start, start + new))
 
 
+@settings(deadline=None)
+@given(SIZES, SIZES)
+def test_first_takes_the_first_rows_and_lengthens_as_cut_does(old: int, new: int) -> None:
+    made = axis_map(old, new, "first")
+    if new <= old:
+        rows = torch.arange(old, dtype=torch.float64)
+        assert (made @ rows).tolist() == list(range(new))
+    else:
+        assert torch.equal(made, axis_map(old, new, "cut"))
+
+
 @pytest.mark.parametrize("old, new", [(0, 4), (4, 0), (-1, 4), (4, -3)])
 def test_sizes_below_one_are_refused(old: int, new: int) -> None:
     with pytest.raises(ValueError, match=f"from {old} to {new}"):
@@ -145,7 +156,7 @@ def test_sizes_below_one_are_refused(old: int, new: int) -> None:
 
 def test_unknown_ways_are_refused() -> None:
     nearest: Any = "nearest"
-    with pytest.raises(ValueError, match="'nearest': bilinear, bicubic or cut"):
+    with pytest.raises(ValueError, match="'nearest': bilinear, bicubic, cut or first"):
         axis_map(4, 8, nearest)
     with pytest.raises(ValueError, match="'nearest': pi or bilinear"):
         kernel_map(4, 4, nearest)

@@ -68,7 +68,7 @@ def test_file_extends_and_arguments_come_out_together(folder):
 base.yaml:4:41: unknown key "colour" in data
     4 | data: {{dataset: sounds, valid: [valid], colour: red}}
       |                                         ^^^^^^
-    known: classes, crop, dataset, fold, folds, labels, min_length, sampler, test, train, valid
+    known: also, classes, crop, dataset, fold, folds, labels, min_length, sampler, test, train, valid
 
 base.yaml:9:12: train.workers must be a whole number, not '2'
     9 |   workers: "2"
@@ -110,7 +110,8 @@ argument 3: model.backbone=eat_minni: model.backbone: unknown backbone 'eat_minn
 
 def test_a_missing_key_points_at_its_mapping(folder):
     text = faults("c2f: 1\nname: x\ntask: pretrain\ndata: {}\nmodel: {backbone: eat_tiny}\nphases: []\n")
-    assert 'x.yaml:4:1: data needs the key "dataset"\n    4 | data: {}\n      | ^^^^\n    known: classes, crop' in text
+    missing = 'x.yaml:4:1: data needs the key "dataset"\n    4 | data: {}\n      | ^^^^\n    known: also, classes'
+    assert missing in text
     assert 'x.yaml:1:1: the spec needs the key "objective"' in text
     assert "x.yaml:6:9: phases must have at least 1 item, not 0" in text
 

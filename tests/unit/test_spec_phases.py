@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from c2ftool.errors import SpecError
-from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import Loaded, load_file
 from c2ftool.spec.resolve import DataFacts, read_resolved, resolve, resolved_yaml
 from c2ftool.spec.resolved import Resolved, ResolvedAverage, ResolvedStop
@@ -77,16 +76,14 @@ def test_the_phase_whose_factor_is_too_large_is_shown() -> None:
     assert "1 fault found" in said  # 63 frames are enough for factor 2 and for none
 
 
-def test_patch_compression_needs_a_patch_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    unpatched = dataclasses.replace(BACKBONES["ast_micro"], name="plain_micro", patched=False)
-    monkeypatch.setitem(BACKBONES, "plain_micro", unpatched)
-    message = "plain_micro has no patch kernel, so its patches cannot be widened\n"
-    said = faults(C2F, "model.backbone=plain_micro")
+def test_patch_compression_needs_a_patch_kernel() -> None:
+    message = "fpasst_micro has no patch kernel, so its patches cannot be widened\n"
+    said = faults(C2F, "model.backbone=fpasst_micro")
     assert said.count(message) == 2 and "use method fshift or pool" in said  # coarse and middle
-    load(C2F, "model.backbone=plain_micro", *(f"phases.{p}.compression.method=fshift" for p in ("coarse", "middle")),
+    load(C2F, "model.backbone=fpasst_micro", *(f"phases.{p}.compression.method=fshift" for p in ("coarse", "middle")),
          *(f"phases.{p}.compression.factor=2" for p in ("coarse", "middle")))  # fmt: skip
     everywhere = ("phases=[{name: a, length: 1 steps}]", "compression={method: patch, factor: 2}")
-    assert message in faults(C2F, "model.backbone=plain_micro", *everywhere)
+    assert message in faults(C2F, "model.backbone=fpasst_micro", *everywhere)
 
 
 @pytest.mark.parametrize(

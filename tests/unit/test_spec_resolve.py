@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from c2ftool.errors import DataError, SpecError
 from c2ftool.spec.amounts import Duration, Length, samples
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.find import named_specs
 from c2ftool.spec.load import load_file, load_spec
 from c2ftool.spec.resolve import DataFacts, children, read_resolved, resolve, resolved_hash, resolved_yaml
@@ -268,7 +269,9 @@ def test_a_study_has_a_child_for_each_fold_or_seed():
 def test_a_resolved_spec_survives_being_written(name, tmp_path):
     spec = load_spec(name).spec
     overrides = children(spec)[0][1] if children(spec) else []
-    run = resolve(load_spec(name, overrides).spec, facts(multi_label=name.startswith("papers/eat_finetune_as")))
+    rate = BACKBONES[spec.model.backbone].frontend.sample_rate
+    known = facts(multi_label=name.startswith("papers/eat_finetune_as"), sample_rate=rate)
+    run = resolve(load_spec(name, overrides).spec, known)
     (tmp_path / "resolved.yaml").write_text(resolved_yaml(run))
     again = read_resolved(tmp_path / "resolved.yaml")
     assert again == run and resolved_hash(again) == resolved_hash(run)

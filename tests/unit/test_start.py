@@ -6,7 +6,6 @@ from c2ftool.engine.start import _compare_frontends, _frontend_of
 from c2ftool.spec.resolved import ResolvedFrontend
 
 OURS = ResolvedFrontend(
-    kind="kaldi",
     sample_rate=16_000,
     mels=64,
     window="hanning",

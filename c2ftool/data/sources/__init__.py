@@ -5,10 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, assert_never, get_args
 
-from c2ftool.data.sources import audioset, csv, esc50, folder, kinetics_sounds, speech_commands, vggsound, voxceleb1
+from c2ftool.data.sources import (
+    audioset,
+    csv,
+    esc50,
+    folder,
+    kinetics_sounds,
+    librispeech,
+    speech_commands,
+    vggsound,
+    voxceleb1,
+)
 from c2ftool.data.sources.listing import Listing
 
-Layout = Literal["esc50", "speech_commands", "audioset", "vggsound", "voxceleb1", "kinetics_sounds", "folder", "csv"]
+Layout = Literal[
+    "esc50",
+    "speech_commands",
+    "audioset",
+    "vggsound",
+    "voxceleb1",
+    "kinetics_sounds",
+    "librispeech",
+    "folder",
+    "csv",
+]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -27,6 +47,8 @@ def find(layout: Layout, source: Path) -> Listing:
             return voxceleb1.find(source)
         case "kinetics_sounds":
             return kinetics_sounds.find(source)
+        case "librispeech":
+            return librispeech.find(source)
         case "folder":
             return folder.find(source)
         case "csv":

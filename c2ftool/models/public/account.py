@@ -84,7 +84,7 @@ class Sorting:
         if ours is None or ours in self.parts[part]:
             self.unexpected.append(name)
         else:
-            self.parts[part][ours] = tensor.float()
+            self.parts[part][ours] = tensor.float() if tensor.is_floating_point() else tensor
             self.loaded.append(name)
 
     def missing(self, expected: Mapping[str, set[str]]) -> list[str]:
@@ -94,13 +94,15 @@ class Sorting:
         ]
 
 
-def known_size(family: str, backbone: Mapping[str, Tensor]) -> str | None:
+def known_size(family: str, width: int, depth: int) -> str | None:
     """The backbone of the family that has this width and depth; None if it is not a known one."""
-    if "cls_token" not in backbone:
-        return None
-    shape, layers = tuple(backbone["cls_token"].shape), depth(backbone)
-    sizes = (b for b in BACKBONES.values() if b.family == family)
-    return next((b.name for b in sizes if ((1, 1, b.width), b.depth) == (shape, layers)), None)
+    return next((b.name for b in BACKBONES.values() if (b.family, b.width, b.depth) == (family, width, depth)), None)
+
+
+def cls_width(backbone: Mapping[str, Tensor]) -> int:
+    """The width of the CLS token; 0 where there is none of the usual shape."""
+    cls = backbone.get("cls_token")
+    return cls.shape[2] if cls is not None and tuple(cls.shape[:2]) == (1, 1) and cls.dim() == 3 else 0
 
 
 def patch_of(backbone: Mapping[str, Tensor], *, mel_first: bool) -> Pair | None:

@@ -22,6 +22,8 @@ from c2ftool.models.public.account import (
     Sorting,
     State,
     block_layers,
+    cls_width,
+    depth,
     known_size,
     patch_of,
     renamed_layer,
@@ -67,7 +69,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
     grid, note = grid_of(patch_rows(backbone), patch)
     report = Report(
         layout="AST" if head else "AST without its head",
-        backbone=known_size("ast", backbone),
+        backbone=known_size("ast", cls_width(backbone), depth(backbone)),
         loaded=sorting.loaded,
         ignored=sorting.ignored,
         unexpected=sorting.unexpected,

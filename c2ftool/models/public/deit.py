@@ -20,6 +20,8 @@ from c2ftool.models.public.account import (
     Report,
     Sorting,
     block_layers,
+    cls_width,
+    depth,
     known_size,
     patch_of,
     tensors_of,
@@ -62,7 +64,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
     square = side > 0 and side * side == rows
     report = Report(
         layout="distilled DeiT (ImageNet)",
-        backbone=known_size("ast", backbone),
+        backbone=known_size("ast", cls_width(backbone), depth(backbone)),
         loaded=sorting.loaded,
         ignored=sorting.ignored,
         unexpected=sorting.unexpected,

@@ -2,7 +2,7 @@
 
 The cache is C2F_CACHE, or ~/.cache/c2ftool/weights. C2F_WEIGHTS_MIRROR names the address of a folder (http or https)
 that is asked first, by file name; HF_ENDPOINT, a mirror of Hugging Face that takes its place. A download that broke off
-goes on where it stopped, in this call or a later one.
+goes on where it stopped, in this call or a later one. Of an archive the one checkpoint on record is taken out.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from c2ftool.errors import DataError, MissingError, UsageError
 from c2ftool.files import free_space_check, lock, sha256, translate_failure, write_atomically
-from c2ftool.models.public.records import PublicWeights, Source
+from c2ftool.models.public.record import PublicWeights, Source
 
 Progress = Callable[[int, int | None], None]  # bytes there, bytes of the whole file if known
 
@@ -28,6 +31,9 @@ _ATTEMPTS = 5
 _PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
 _TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 1 << 20
+_DAMAGED = "The file was changed or damaged on its way. Fetch it from elsewhere and name it as file:PATH."
+# What hosts answer in place of a file (log-ins, quotas, errors) and Git LFS pointers; their types do not always tell.
+_PAGES = (b"<!doctype", b"<html", b"<?xml", b"version https://git-lfs")
 # While an answer is read; errors of the disk are RunError by then.
 _BROKEN = (OSError, http.client.HTTPException)
 
@@ -67,27 +73,37 @@ def fetch(record: PublicWeights, *, progress: Progress | None = None) -> Path:
         with lock(folder / f".{source.file}.lock", wait=True):  # other processes of the same job want it too
             if final.exists():
                 return _checked(final, source)
-            for url in _addresses(source):
+            for url, packed in _addresses(source):
                 try:
-                    _download(url, final, source, progress)
+                    _download(url, final, source, packed, progress)
                 except _Unusable as reason:
                     failures.append(f"{url}: {reason}")
                     continue
                 return final
-    first = record.sources[0]
+            if source.browser:
+                failures.append(f"{source.page}: only a browser gets the file from there")
     raise MissingError(
         f"public weights {record.name!r} could not be downloaded:\n      " + "\n      ".join(failures),
-        cure=f"Download the file from {first.page} and place it as {folder / first.file}, "
-        "or name a mirror's folder in C2F_WEIGHTS_MIRROR.",
+        cure=f"{_by_hand(record.sources[0], folder)}, or name a mirror's folder in C2F_WEIGHTS_MIRROR.",
     )
 
 
-def _addresses(source: Source) -> Iterator[str]:
-    """Where to ask for a file, the mirror first."""
+def _by_hand(source: Source, folder: Path) -> str:
+    """What to do where a file cannot be downloaded."""
+    final = folder / source.file
+    if source.member:
+        return f"Download {source.called} from {source.page}, take {source.member} out of it and place that as {final}"
+    return f"Download {source.called or 'the file'} from {source.page} and place it as {final}"
+
+
+def _addresses(source: Source) -> Iterator[tuple[str, bool]]:
+    """(where to ask for a file, whether it comes in an archive), the mirror first."""
     if mirror := _server("C2F_WEIGHTS_MIRROR"):
-        yield f"{mirror}/{quote(source.file)}"
+        yield f"{mirror}/{quote(source.file)}", False
+    if source.browser:
+        return
     hub = _server("HF_ENDPOINT") if source.url.startswith(f"{_HUGGING_FACE}/") else None
-    yield source.url if hub is None else hub + source.url.removeprefix(_HUGGING_FACE)
+    yield source.url if hub is None else hub + source.url.removeprefix(_HUGGING_FACE), bool(source.member)
 
 
 def _server(variable: str) -> str | None:
@@ -123,10 +139,10 @@ def _checked(path: Path, source: Source) -> Path:
     return path
 
 
-def _download(url: str, final: Path, source: Source, progress: Progress | None) -> None:
+def _download(url: str, final: Path, source: Source, packed: bool, progress: Progress | None) -> None:
     """Put the file at `final`, whole and checked. Raises _Unusable, DataError or RunError."""
-    partial = final.with_name(f".{final.name}.partial")
-    tag = final.with_name(f".{final.name}.etag")
+    name = f".{final.name}{'.zip' if packed else ''}"
+    partial, tag = final.with_name(f"{name}.partial"), final.with_name(f"{name}.etag")
     for attempt in range(_ATTEMPTS):
         try:
             _continue(url, partial, tag, progress)
@@ -136,21 +152,49 @@ def _download(url: str, final: Path, source: Source, progress: Progress | None) 
                 there = partial.stat().st_size if partial.exists() else 0
                 raise _Unusable(f"the connection broke {_ATTEMPTS} times ({fault}), {there} bytes kept") from fault
             time.sleep(_PAUSE * 2**attempt)
-    with translate_failure(partial):
-        found = sha256(partial)
+    whole = _unpack(partial, url, final, source.member) if packed else partial
+    with translate_failure(whole):
+        found = sha256(whole)
         if source.sha256 is not None and found != source.sha256:
-            partial.unlink()
+            whole.unlink()
+            partial.unlink(missing_ok=True)
             tag.unlink(missing_ok=True)
             raise DataError(
                 f"what came from there has SHA-256 {found}, not {source.sha256}; it was deleted",
                 place=url,
-                cure="The file was changed or damaged on its way. Fetch it from elsewhere and name it as file:PATH.",
+                cure=_DAMAGED,
             )
-        with partial.open("rb+") as file:
+        with whole.open("rb+") as file:
             os.fsync(file.fileno())
-        partial.replace(final)
+        whole.replace(final)
+        partial.unlink(missing_ok=True)
         tag.unlink(missing_ok=True)
     write_atomically(_hash_file(final), f"{found}  {final.name}\n")
+
+
+def _unpack(archive: Path, url: str, final: Path, member: str) -> Path:
+    """The path of what was taken out of the archive, which stays. Raises DataError if it is none or holds no such file.
+
+    member: a file's name, in whichever folder of the archive.
+    """
+    whole = final.with_name(f".{final.name}.partial")
+    try:
+        with translate_failure(whole), zipfile.ZipFile(archive) as files:
+            found = [entry for entry in files.infolist() if PurePosixPath(entry.filename).name == member]
+            if len(found) != 1:
+                raise zipfile.BadZipFile(f"it holds {len(found)} files {member}")
+            free_space_check(whole.parent, found[0].file_size)
+            with files.open(found[0]) as packed, whole.open("wb") as out:
+                shutil.copyfileobj(packed, out, _BLOCK)  # raises where the archive's own checksum does not fit
+    except (zipfile.BadZipFile, zlib.error, EOFError) as fault:
+        whole.unlink(missing_ok=True)
+        archive.unlink()
+        raise DataError(
+            f"what came from there is no archive with the checkpoint ({fault}); it was deleted",
+            place=url,
+            cure=_DAMAGED,
+        ) from None
+    return whole
 
 
 def _continue(url: str, partial: Path, tag: Path, progress: Progress | None) -> None:
@@ -181,23 +225,26 @@ def _continue(url: str, partial: Path, tag: Path, progress: Progress | None) -> 
             total = int(length) if length and length.isdigit() else None
         if "text/html" in answer.headers.get("Content-Type", ""):
             raise _Unusable("a web page came instead of the file")
+        there, block = start, answer.read(_BLOCK)
+        if not resumed and block[:256].lstrip().lower().startswith(_PAGES):
+            raise _Unusable("a web page or a pointer came instead of the file")
         with translate_failure(partial):
             if total is not None:
                 free_space_check(partial.parent, total - start)
             tag.unlink(missing_ok=True)
-            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-            if version and not version.startswith("W/"):  # weak tags do not promise equal bytes
-                tag.write_text(version)
-        there = start
-        with translate_failure(partial):
             file = partial.open("ab" if resumed else "wb")
         with file:
-            while block := answer.read(_BLOCK):
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            if version and not version.startswith("W/"):  # weak tags do not promise equal bytes
+                with translate_failure(tag):  # after the file was emptied: it never stands beside another version
+                    tag.write_text(version)
+            while block:
                 with translate_failure(partial):
                     file.write(block)
                 there += len(block)
                 if progress is not None:
                     progress(there, total)
+                block = answer.read(_BLOCK)
             with translate_failure(partial):
                 file.flush()
         if total is not None and there != total:

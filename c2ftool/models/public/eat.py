@@ -31,6 +31,7 @@ from c2ftool.models.public.account import (
     Sorting,
     State,
     block_layers,
+    cls_width,
     depth,
     known_size,
     patch_of,
@@ -71,7 +72,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
     kind = "fine-tuned EAT" if parts["head"] else "pre-trained EAT"
     report = Report(
         layout=kind if image else f"{kind} (transformers names)",
-        backbone=known_size("eat", parts["backbone"]),
+        backbone=known_size("eat", cls_width(parts["backbone"]), depth(parts["backbone"])),
         loaded=sorting.loaded,
         ignored=sorting.ignored,
         unexpected=sorting.unexpected,
