@@ -28,8 +28,11 @@ def specs() -> Rows:
     return rows
 
 
-def backbones() -> Rows:
-    """Every backbone: size, cost, front end, output, and what can be done with it."""
+def backbones(full: bool = False) -> Rows:
+    """Every backbone: size, cost, front end, output, what can be done with it, and what published weights learned from.
+
+    full: with the paper and a remark, which are too long for a table.
+    """
     from c2ftool.engine.catalogue import catalogue
 
     return [
@@ -38,12 +41,12 @@ def backbones() -> Rows:
             "parameters": f"{entry.parameters / 1e6:.3g} M",
             "FLOPs of 10 s": f"{entry.flops / 1e9:.3g} G",
             "front end": entry.size.frontend.about,
-            "output": f"{entry.width} x {entry.rate:.3g} Hz",
-            "compression": ", ".join(entry.size.compressions),
+            "output": f"{entry.width} at {entry.rate:.3g} Hz",
             "tasks": ", ".join(entry.uses),
+            "compression": ", ".join(entry.size.compressions),
             "weights trained on": "; ".join(entry.weights) or "-",
-            "about": ", ".join(part for part in (entry.size.about, entry.size.source) if part),
         }
+        | ({"about": entry.size.about, "paper": entry.size.source} if full else {})
         for entry in catalogue()
     ]
 
@@ -99,11 +102,13 @@ def print_rows(rows: Rows, as_json: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    width = None if "COLUMNS" in os.environ or (Path("/dev/tty").exists() and os.isatty(1)) else 140
+    width = None if "COLUMNS" in os.environ or (Path("/dev/tty").exists() and os.isatty(1)) else 220
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(rows[0] if rows else []):
+    columns = list(rows[0]) if rows else []
+    for place, column in enumerate(columns):
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=place == 0)
+        short = place == 0 or (place + 1 < len(columns) and max(len(str(row[column])) for row in rows) <= 30)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=short)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console(width=width, highlight=False).print(table)

@@ -22,8 +22,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="The layout: esc50, speech_commands, audioset, vggsound, voxceleb1, kinetics_sounds, folder (a folder "
-            "per class) or csv (path, label or labels, split or fold); or demo, the built-in set.",
+            help="The layout: esc50, speech_commands, audioset, vggsound, voxceleb1, kinetics_sounds, librispeech, "
+            "folder (a folder per class) or csv (path, label or labels, split or fold); or demo, the built-in set.",
             show_default=False,
         ),
     ],

@@ -36,7 +36,7 @@ def ls(
     from c2ftool.cli import listings
 
     if backbones:
-        rows = listings.backbones()
+        rows = listings.backbones(full=json)
     elif weights:
         rows = listings.weights()
     elif datasets:

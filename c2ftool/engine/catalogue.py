@@ -14,7 +14,7 @@ from c2ftool.spec.compression import NoCompression
 from c2ftool.spec.frontend import Frontend
 from c2ftool.spec.layout import compressed, full_frontend
 
-PRETRAINED_BY = {"eat": "pretrain (eat)", "ssast": "pretrain (ssast)"}  # family -> objective
+PRETRAINED = ("eat", "ssast")  # families that an objective pre-trains
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Entry:
     @property
     def uses(self) -> list[str]:
         """The tasks that can train it."""
-        return [*([PRETRAINED_BY[self.size.family]] if self.size.family in PRETRAINED_BY else []), "finetune"]
+        return [*(["pretrain"] if self.size.family in PRETRAINED else []), "finetune"]
 
 
 def catalogue() -> list[Entry]:

@@ -41,13 +41,17 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
         say("weights: random, from the seed")
         return None
     path = resolve_weights(reference, runs_root)
-    start = starting_weights(path)
+    assert isinstance(student.backbone, Backbone)
+    family = student.backbone.size.family
+    start = starting_weights(path, family)
     where = f"{reference} ({path})"
-    backbone, changes = _fitted(student.backbone, start, resolved, where)  # type: ignore[arg-type]
-    load_into(student.backbone, backbone, where=where, allow_missing=_created(changes))  # type: ignore[arg-type]
+    backbone, changes = _fitted(student.backbone, start, resolved, where)
+    # images give fPaSST no stem; it keeps its first values
+    fresh = ("stem.",) if (start.family, family) == ("deit", "fpasst") else ()
+    load_into(student.backbone, backbone, where=where, allow_missing=_created(changes) + fresh)
     if created := _created(changes):
         initialise(student, resolved.seed, only={f"backbone.{name}" for name in created})
-    notes = [f"backbone of {reference}"]
+    notes = [f"backbone of {reference}", *(["stem random"] if fresh else [])]
     for part, state in (("head", start.head), ("decoder", start.decoder)):
         own = getattr(student, part, None)
         if own is None:
@@ -59,6 +63,8 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
             load_into(own, state, where=where)
         notes.append(f"its {part}" if wanted else f"{part} random")
     say(f"weights: {', '.join(notes)} (sha256 {start.sha256[:12]})")
+    if start.record is None:
+        say(f"  {start.report}")
     for change in changes:
         say(f"  {change.name}: {change.what}")
     _compare_frontends(_frontend_of(reference, start.record), resolved, say)

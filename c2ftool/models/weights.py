@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from c2ftool.errors import DataError, MissingError, UsageError
 from c2ftool.files import sha256, write_atomically
-from c2ftool.models.public import deit
+from c2ftool.models.public import deit, fpasst
 from c2ftool.models.public.account import Adapted, Pair, State
 from c2ftool.models.public.download import Progress, fetch
 from c2ftool.models.public.layouts import LAYOUTS, layout_of
@@ -140,16 +140,17 @@ def load_into(
     return LoadReport(list(loaded), missing, [name for name in state if name not in own], mismatched)
 
 
-def starting_weights(path: Path) -> Start:
+def starting_weights(path: Path, family: str | None = None) -> Start:
     """The weights of a file of ours or of a published one, told apart by what is in it; published ones in float32.
 
+    family: of the backbone that is to start from them, where more than one can: a DeiT is read as AST's, or fPaSST's.
     Raises MissingError if there is no such file, DataError if it is damaged, incomplete or of an unknown kind.
     """
     record = _record(path)
     tensors = read_tensors(path).tensors
     if record is not None:
         return _own(tensors, record, path)
-    family, adapted = _published(tensors, path)
+    found, adapted = _published(tensors, path, family)
     if adapted.report.missing:
         raise DataError(
             f"the checkpoint is incomplete; {adapted.report}", place=str(path), cure="Download or export it again."
@@ -160,7 +161,7 @@ def starting_weights(path: Path) -> Start:
         decoder=adapted.decoder or None,
         teacher=adapted.teacher or None,
         record=None,
-        family=family,
+        family=found,
         backbone_name=adapted.report.backbone,
         grid=adapted.grid,
         patch=adapted.patch,
@@ -199,9 +200,11 @@ def recorded_pair(record: Mapping[str, Any], key: str) -> Pair | None:
     return None
 
 
-def _published(tensors: State, path: Path) -> tuple[str, Adapted]:
+def _published(tensors: State, path: Path, family: str | None) -> tuple[str, Adapted]:
     """(family, what was read). Raises DataError for an unknown kind."""
     layout = layout_of(tensors)
+    if layout is not None and layout.family == "deit" and family == "fpasst":
+        return "deit", fpasst.from_deit(tensors)
     if layout is not None:
         return layout.family, layout.read(tensors)
     if deit.is_plain_vit(tensors):

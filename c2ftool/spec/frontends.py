@@ -30,10 +30,10 @@ class FrontendDefaults:
 
     @property
     def about(self) -> str:
-        """In a few words: `Kaldi, 128 mels, 16 kHz`."""
+        """In a few words: `Kaldi 128 mels 16 kHz`, `STFT, Slaney 64 mels 32 kHz`."""
         kinds = {"kaldi": "Kaldi", "htk": "HTK", "slaney": "Slaney"}
-        kind = kinds[self.spectrum.mel_scale] + (" banks of an STFT" if self.spectrum.kind == "stft" else "")
-        return f"{kind}, {self.mels} mels, {self.sample_rate // 1000} kHz"
+        stft = "STFT, " if self.spectrum.kind == "stft" else ""
+        return f"{stft}{kinds[self.spectrum.mel_scale]} {self.mels} mels {self.sample_rate // 1000} kHz"
 
 
 AST = FrontendDefaults()

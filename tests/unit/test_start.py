@@ -1,9 +1,18 @@
 """Starting weights: what contradicts their record is said with both figures."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
-from c2ftool.engine.start import _compare_frontends, _frontend_of
-from c2ftool.spec.resolved import ResolvedFrontend
+import torch
+from torch import Tensor
+
+from c2ftool.compression.resize import axis_map
+from c2ftool.engine.start import _compare_frontends, _frontend_of, load_start
+from c2ftool.models.public import fpasst
+from c2ftool.objectives.build import build_objective
+from c2ftool.spec.load import load_file
+from c2ftool.spec.resolve import DataFacts, resolve
+from c2ftool.spec.resolved import Resolved, ResolvedFrontend
 
 OURS = ResolvedFrontend(
     sample_rate=16_000,
@@ -35,3 +44,67 @@ def test_published_weights_have_their_front_end_on_record():
 def test_compression_is_no_contradiction_and_files_without_a_record_say_nothing():
     assert said(OURS.model_dump() | {"hop": 160, "frames": 304}) == []
     assert _frontend_of("file:some.pt", None) == {} and said({}) == []
+
+
+FINETUNE = Path(__file__).parents[1] / "specs" / "finetune.yaml"
+FACTS = DataFacts(
+    name="sounds", classes=["a", "b", "c"], sample_rate=16_000, multi_label=False, mean=-5.0, std=4.0,
+    fingerprint="f" * 64, clips_train=36, clips_valid=12, clips_test=12,
+)  # fmt: skip
+
+
+def resolved(backbone: str, weights: Path, *overrides: str) -> Resolved:
+    model = f"model={{backbone: {backbone}, head: {{kind: clip}}, weights: 'file:{weights}'}}"
+    phases = "phases=[{name: fine, length: 1 epochs}]"
+    return resolve(load_file(FINETUNE, ["model=null", model, "frontend=null", phases, *overrides]).spec, FACTS)
+
+
+def deit(width: int = 96, depth: int = 4) -> dict[str, Tensor]:
+    """A distilled DeiT of 384 pixels, named as timm's, small."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width), "dist_token": (1, 1, width), "pos_embed": (1, 2 + 24 * 24, width),
+        "patch_embed.proj.weight": (width, 3, 16, 16), "patch_embed.proj.bias": (width,),
+    }  # fmt: skip
+    for n in range(depth):
+        for layer, out, into in (("attn.qkv", 3 * width, width), ("attn.proj", width, width),
+                                 ("mlp.fc1", 4 * width, width), ("mlp.fc2", width, 4 * width)):  # fmt: skip
+            shapes |= {f"blocks.{n}.{layer}.weight": (out, into), f"blocks.{n}.{layer}.bias": (out,)}
+        shapes |= {f"blocks.{n}.{norm}.{kind}": (width,) for norm in ("norm1", "norm2") for kind in ("weight", "bias")}
+    shapes |= {"norm.weight": (width,), "norm.bias": (width,), "head.weight": (9, width), "head.bias": (9,)}
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def test_a_deit_starts_an_fpasst_whose_stem_keeps_its_first_values(tmp_path: Path) -> None:
+    path, said = tmp_path / "deit.pt", []
+    torch.save(deit(), path)
+    run = resolved("fpasst_micro", path)
+    student = build_objective(run).student
+    stem = student.backbone.stem[0].weight.detach().clone()
+    load_start(student, run, tmp_path, said.append)
+    read = fpasst.from_deit(deit()).backbone
+    assert torch.equal(student.backbone.stem[0].weight, stem)
+    for name in ("time_pos", "patch_embed.proj.weight", "blocks.3.mlp.fc2.weight"):
+        assert torch.equal(student.backbone.get_parameter(name), read[name]), name
+    assert "stem random" in said[0] and "start afresh" in said[1]
+
+
+def test_positions_of_a_shorter_clip_are_the_first_and_of_a_compressed_one_lie_apart(tmp_path: Path) -> None:
+    path = tmp_path / "deit.pt"
+    torch.save(deit(), path)
+    table = fpasst.from_deit(deit()).backbone["time_pos"]
+    positions = {}
+    for name, overrides in {
+        "short": ["frontend.frames=500"],
+        "coarse": ["phases.fine.compression={method: fshift, factor: 2}"],
+        "both": ["frontend.frames=500", "phases.fine.compression={method: fshift, factor: 2}"],
+    }.items():
+        run = resolved("fpasst_micro", path, *overrides)
+        student = build_objective(run).student
+        load_start(student, run, tmp_path, lambda line: None)
+        positions[name] = student.backbone.time_pos.detach()
+    assert torch.equal(positions["short"], table[:, :125])
+    assert positions["coarse"].shape[1] == 125 and positions["both"].shape[1] == 63
+    for name, rows in (("coarse", 250), ("both", 125)):  # resampled, so that a token keeps its moment
+        wanted = axis_map(rows, positions[name].shape[1], "bilinear") @ table[0, :rows].double()
+        torch.testing.assert_close(positions[name][0].double(), wanted, rtol=1e-5, atol=1e-6)
