@@ -5,7 +5,7 @@ step's batch draws the same whatever micro-batch, loader worker or rank it falls
 
 Three sources, by what is asked for:
 - `uniform`, `integers`: Philox4x32-10 (Salmon et al., SC 2011) on tensors, the same bits on every device;
-- `noise`: torch's own normal generator, seeded anew for each row (bulk noise; bits differ between device types);
+- `noise`, `kept`: torch's own generator, seeded anew for each row (in bulk; bits differ between device types);
 - `once`, `beta`: NumPy generators on the host, for the few numbers that steer a batch.
 """
 
@@ -79,6 +79,15 @@ class Draw:
             generator.manual_seed(counted_key(self.seed, self.phase, self.step, purpose, row) >> 1)
             out[place].normal_(generator=generator)
         return out
+
+    def kept(self, purpose: str, rate: float, *shape: int) -> Tensor:
+        """(R, *shape) float32: 0 with the probability `rate`, else 1 / (1 - rate): a dropout mask."""
+        out = torch.empty((len(self.rows), *shape), device=self.rows.device)
+        generator = torch.Generator(device=self.rows.device)
+        for place, row in enumerate(self.rows.tolist()):
+            generator.manual_seed(counted_key(self.seed, self.phase, self.step, purpose, row) >> 1)
+            out[place].bernoulli_(1 - rate, generator=generator)
+        return out.div_(1 - rate)
 
     def once(self, purpose: str) -> float:
         """One number in [0, 1) for the whole step."""

@@ -1,7 +1,8 @@
 """Where and how tensors are computed: device, ranks, precision, compilation, data parallelism.
 
 Backbones are written for one device; what is applied from outside is applied here, in this order: move to the device,
-compile the blocks, wrap for data parallelism. Nothing else in c2ftool names CUDA, autocast or DDP.
+let batch norms see all ranks, compile the blocks, wrap for data parallelism. Nothing else in c2ftool names CUDA,
+autocast or DDP.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from c2ftool.engine.batch_norm import gather_batch_norms
 from c2ftool.errors import UsageError
 
 
@@ -140,8 +142,8 @@ def _deterministic_cuda() -> None:
 def place(objective: nn.Module, device: Device) -> nn.Module:
     """The objective on its device, blocks compiled, wrapped for data parallelism."""
     objective.to(device.torch)
-    if device.cuda and device.world > 1:  # batch norm's statistics are of the whole batch; gloo cannot exchange them
-        nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+    if device.world > 1:
+        gather_batch_norms(objective)
     if device.compile:
         for module in objective.modules():
             if type(module).__name__.endswith("Block"):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2ftool.draws import Draw, counted_key
+from c2ftool.draws import Draw
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.layout import Change
 from c2ftool.spec.backbones import Backbone as Size
@@ -59,9 +59,8 @@ class Cnn14(Backbone):
     def forward(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, frames, mels) -> (B, T F, D), time-major. draw: of the rows; without it nothing is dropped."""
         x = self.bn0(features.transpose(1, 2)).transpose(1, 2).contiguous()[:, None]
-        generator = self._generator(draw, "model.dropout")
-        for block in self.blocks:
-            x = _dropped(block(x), DROPOUT, generator)
+        for place, block in enumerate(self.blocks):
+            x = self._dropped(block(x), DROPOUT, f"model.dropout.{place}", draw)
         return x.flatten(2).transpose(1, 2)
 
     def embedding(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
@@ -69,17 +68,13 @@ class Cnn14(Backbone):
         frequency = self.grid(self.tokens.frames)[1]
         over_time = tokens.unflatten(1, (-1, frequency)).mean(2)
         pooled = over_time.amax(1) + over_time.mean(1)
-        return F.relu(self.fc1(_dropped(pooled, EMBEDDING_DROPOUT, self._generator(draw, "model.embedding_dropout"))))
+        return F.relu(self.fc1(self._dropped(pooled, EMBEDDING_DROPOUT, "model.dropout.embedding", draw)))
 
-    def _generator(self, draw: Draw | None, purpose: str) -> torch.Generator | None:
-        """What is dropped comes from; None where nothing is.
-
-        One for all rows, by the first one's number: batch norm ties the rows of a pass together anyway.
-        """
+    def _dropped(self, x: Tensor, rate: float, purpose: str, draw: Draw | None) -> Tensor:
+        """In training, x with each value 0 with the probability `rate`, the others larger by as much."""
         if not self.training or draw is None:
-            return None
-        seed = counted_key(draw.key(purpose), int(draw.rows[0])) >> 1
-        return torch.Generator(draw.rows.device).manual_seed(seed)
+            return x
+        return x * draw.kept(purpose, rate, *x.shape[1:]).to(x.dtype)
 
     def set_tokens(self, tokens: Tokens) -> list[Change]:
         """Take another length; nothing depends on it."""
@@ -99,11 +94,3 @@ class Cnn14(Backbone):
     def layer_of(self, name: str) -> int | None:
         """The block with which a parameter learns under layer decay: the embedding's layer with the last."""
         return BLOCKS - 1 if name.startswith("fc1.") else super().layer_of(name)
-
-
-def _dropped(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """x with each value 0 with the probability `rate`, the others larger by as much."""
-    if generator is None:
-        return x
-    kept = torch.empty_like(x).bernoulli_(1 - rate, generator=generator)
-    return x * kept.div_(1 - rate)

@@ -9,26 +9,16 @@ Keys are taken in reverse order: the bias of query i and key j is then entry i +
 with strides (1, 1), never written out. Likewise, a buffer of logit gradients with rows of n + N entries, the last n of
 them 0, is read in rows of n + N - 1: equal distances are then one below the other, and the gradients of gate and bias
 are products of that with a vector.
-
-Heads are shared out among threads that compute alone. With torch's own threads in every small operation, all would wait
-for the slowest a dozen times for each head, which on a busy machine takes several times as long. What comes out is the
-same for any number of threads.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from threading import Barrier
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
-
-Piece = tuple[int, int]  # clip, head
 
 _SCORES = 1 << 18  # made at a time: some buffers of 1 MB, about what a core's cache holds
 # Logarithm of the least weight, 4e-18: far below what float32 adds to a sum of 1. Weights of 1e-38 and less would be
@@ -52,26 +42,8 @@ def wide(tensor: Tensor) -> Tensor:
 @torch.library.custom_op("c2ftool::gated_attention", mutates_args=(), device_types="cpu")
 def _attend(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """((B, N, D) attention, (B, H, N, 1) logarithms of the rows' sums)."""
-    heads, tokens = gate.shape[1:]
-    qs, ks, vs = _split(q, heads), _split(k, heads, reverse=True), _split(v, heads, reverse=True)
-    gate, bias, scale = gate.contiguous(), bias.flip(1), qs.shape[3] ** -0.5
-    mixed, most = torch.empty_like(qs), qs.new_empty(*qs.shape[:3], 1)
-    sums = torch.empty_like(most)
-
-    def work(pieces: Iterator[Piece]) -> None:
-        buffer = qs.new_empty(_rows(tokens), tokens)
-        for clip, head in pieces:
-            for rows in _parts(tokens):
-                scores, at = buffer[: rows.stop - rows.start], (clip, head, rows)
-                _logits(scores, qs[at], ks[clip, head], gate[at], bias[head, rows.start :], scale)
-                torch.amax(scores, 1, keepdim=True, out=most[at])
-                scores.sub_(most[at]).clamp_(min=_LEAST).exp_()
-                torch.sum(scores, 1, keepdim=True, out=sums[at])
-                torch.mm(scores, vs[clip, head], out=mixed[at])
-
-    _shared_out(qs, work)
-    mixed.div_(sums)
-    return _joined(mixed).to(v.dtype), most.add_(sums.log_())
+    with torch.autocast("cpu", enabled=False):
+        return _forward(q, k, v, gate, bias)
 
 
 @torch.library.custom_op("c2ftool::gated_attention_backward", mutates_args=(), device_types="cpu")
@@ -79,6 +51,31 @@ def _attend_backward(
     grad: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, gate and bias."""
+    with torch.autocast("cpu", enabled=False):
+        return _backward(grad, out, sums, q, k, v, gate, bias)
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    heads, tokens = gate.shape[1:]
+    qs, ks, vs = _split(q, heads), _split(k, heads, reverse=True), _split(v, heads, reverse=True)
+    gate, bias, scale = gate.contiguous(), bias.flip(1), qs.shape[3] ** -0.5
+    mixed, most = torch.empty_like(qs), qs.new_empty(*qs.shape[:3], 1)
+    sums = torch.empty_like(most)
+    buffer = qs.new_empty(_rows(tokens), tokens)
+    for clip, head, rows in _pieces(qs):
+        scores, at = buffer[: rows.stop - rows.start], (clip, head, rows)
+        _logits(scores, qs[at], ks[clip, head], gate[at], bias[head, rows.start :], scale)
+        torch.amax(scores, 1, keepdim=True, out=most[at])
+        scores.sub_(most[at]).clamp_(min=_LEAST).exp_()
+        torch.sum(scores, 1, keepdim=True, out=sums[at])
+        torch.mm(scores, vs[clip, head], out=mixed[at])
+    mixed.div_(sums)
+    return _joined(mixed).to(v.dtype), most.add_(sums.log_())
+
+
+def _backward(
+    grad: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     heads, tokens = gate.shape[1:]
     qs, ks, vs, gs = (
         _split(q, heads),
@@ -89,37 +86,31 @@ def _attend_backward(
     common = (gs * _split(out, heads)).sum(3, keepdim=True)
     gate, bias, scale = gate.contiguous(), bias.flip(1), qs.shape[3] ** -0.5
     to_q, to_k, to_v = torch.empty_like(qs), torch.zeros_like(ks), torch.zeros_like(vs)
-    to_gate = torch.empty_like(gate)
-    to_bias = bias.new_zeros(len(q), *bias.shape)  # a clip's own, so that clips are added in their order
-
-    def work(pieces: Iterator[Piece]) -> None:
-        most = _rows(tokens)
-        all_weights, all_grads = qs.new_empty(2, most, tokens)
-        skew = qs.new_zeros(most * (most + tokens))
-        for clip, head in pieces:
-            for rows in _parts(tokens):
-                count, at = rows.stop - rows.start, (clip, head, rows)
-                weights, grads = all_weights[:count], all_grads[:count]
-                distances = slice(rows.start, rows.stop + tokens - 1)
-                _logits(weights, qs[at], ks[clip, head], gate[at], bias[head, distances], scale)
-                weights.sub_(sums[at]).clamp_(min=_LEAST).exp_()
-                to_v[clip, head].addmm_(weights.t(), gs[at])
-                torch.mm(gs[at], vs[clip, head].t(), out=grads).sub_(common[at])
-                logits = skew.as_strided((count, tokens), (most + tokens, 1))
-                by_distance = skew.as_strided((count, tokens + count - 1), (most + tokens - 1, 1))
-                torch.mul(weights, grads, out=logits)
-                torch.mm(logits, ks[clip, head], out=to_q[at])
-                to_k[clip, head].addmm_(logits.t(), qs[at], alpha=scale)
-                torch.mv(by_distance, bias[head, distances], out=to_gate[at])
-                to_bias[clip, head, distances].addmv_(by_distance.t(), gate[at])
-
-    _shared_out(qs, work)
+    to_gate, to_bias = torch.empty_like(gate), torch.zeros_like(bias)
+    most = _rows(tokens)
+    all_weights, all_grads = qs.new_empty(2, most, tokens)
+    skew = qs.new_zeros(most * (most + tokens))
+    for clip, head, rows in _pieces(qs):
+        count, at = rows.stop - rows.start, (clip, head, rows)
+        weights, grads = all_weights[:count], all_grads[:count]
+        distances = slice(rows.start, rows.stop + tokens - 1)
+        _logits(weights, qs[at], ks[clip, head], gate[at], bias[head, distances], scale)
+        weights.sub_(sums[at]).clamp_(min=_LEAST).exp_()
+        to_v[clip, head].addmm_(weights.t(), gs[at])
+        torch.mm(gs[at], vs[clip, head].t(), out=grads).sub_(common[at])
+        logits = skew.as_strided((count, tokens), (most + tokens, 1))
+        by_distance = skew.as_strided((count, tokens + count - 1), (most + tokens - 1, 1))
+        torch.mul(weights, grads, out=logits)
+        torch.mm(logits, ks[clip, head], out=to_q[at])
+        to_k[clip, head].addmm_(logits.t(), qs[at], alpha=scale)
+        torch.mv(by_distance, bias[head, distances], out=to_gate[at])
+        to_bias[head, distances].addmv_(by_distance.t(), gate[at])
     return (
         _joined(to_q.mul_(scale)).to(q.dtype),
         _joined(to_k.flip(2)).to(k.dtype),
         _joined(to_v.flip(2)).to(v.dtype),
         to_gate,
-        to_bias.sum(0).flip(1),
+        to_bias.flip(1),
     )
 
 
@@ -134,9 +125,14 @@ def _rows(tokens: int) -> int:
     return min(tokens, max(32, _SCORES // tokens))
 
 
-def _parts(tokens: int) -> list[slice]:
-    """The queries, as many at a time as are worked on."""
-    return [slice(start, min(tokens, start + _rows(tokens))) for start in range(0, tokens, _rows(tokens))]
+def _pieces(x: Tensor) -> Iterator[tuple[int, int, slice]]:
+    """(clip, head, queries) that are worked on at a time, of (B, H, N, d)."""
+    clips, heads, tokens = x.shape[:3]
+    step = _rows(tokens)
+    for head in range(heads):
+        for clip in range(clips):
+            for start in range(0, tokens, step):
+                yield clip, head, slice(start, min(tokens, start + step))
 
 
 def _split(x: Tensor, heads: int, reverse: bool = False) -> Tensor:
@@ -148,44 +144,6 @@ def _split(x: Tensor, heads: int, reverse: bool = False) -> Tensor:
 def _joined(x: Tensor) -> Tensor:
     """(B, N, D) of (B, H, N, d), in memory of its own."""
     return x.transpose(1, 2).flatten(2).contiguous()
-
-
-# --- threads ----------------------------------------------------------------------------------------------------------
-
-
-def _shared_out(x: Tensor, work: Callable[[Iterator[Piece]], None]) -> None:
-    """Call `work` on as many threads as torch would use, with one iterator over the clips and heads of (B, H, ..) x."""
-    clips, heads = x.shape[:2]
-    pieces = iter([(clip, head) for head in range(heads) for clip in range(clips)])  # of a list: safe among threads
-    threads = min(torch.get_num_threads(), clips * heads)
-    # modes are a thread's own
-    inference = torch.is_inference_mode_enabled()
-
-    def run(_: int) -> None:
-        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            work(pieces)
-
-    if threads <= 1:
-        run(0)
-    else:
-        list(_pool(torch.get_num_threads(), os.getpid()).map(run, range(threads)))
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes alone. A forked process has none of its parent's."""
-    pool = ThreadPoolExecutor(threads, "gated-attention", initializer=_alone)
-    started = Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
-    torch.set_num_threads(threads)  # each set its own, but also what threads yet to come begin with
-    return pool
-
-
-def _alone() -> None:
-    torch.get_num_threads()  # a thread's first call takes over what the process has; only then is the next one its own
-    torch.set_num_threads(1)
 
 
 # --- for autograd, compilation and counting ---------------------------------------------------------------------------

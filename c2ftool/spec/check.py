@@ -265,6 +265,8 @@ def _model(spec: Spec) -> Iterator[Finding]:
         if method != "none" and method not in size.compressions:
             message = f"{size.name} has no patch kernel, so its patches cannot be widened"
             yield (*path, "compression"), message, f"use method {' or '.join(size.compressions)}"
+    if spec.model.drop_path and size.family == "cnn14":
+        yield ("model", "drop_path"), f"{size.name} has no branches to skip", "remove it"
     if spec.train.micro_batch is not None and size.batch_norm and spec.model.freeze == "none":
         message = f"{size.name} has batch norm, whose statistics would be those of a micro-batch"
         yield ("train", "micro_batch"), message, "leave it out: losses must not depend on it"

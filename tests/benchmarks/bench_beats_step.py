@@ -3,7 +3,8 @@
 `ratio` is the time without over the time with: at 1 the bias would cost nothing. Forward and backward of the blocks on
 496 tokens (10 s), 768 wide with 12 heads and 384 wide with 6. Without: queries, keys and values go to torch's own fused
 attention. Beside it, timm's blocks of the same shape (`timm`). Steps are taken in turn, and a ratio is the median over
-pairs, so that a busy machine slows both; on CUDA in bfloat16.
+pairs, so that a busy machine slows both; on CUDA in bfloat16. Threads that wait do so without spinning: where other
+programs run, a step takes several times as long otherwise, and the ratio is that of how often threads wait.
 
     python tests/benchmarks/bench_beats_step.py [--pairs 8] [--clips 2] [--depth 2] [--device cpu]
 """
@@ -12,10 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported
 
 import torch
 import torch.nn.functional as F

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +84,11 @@ def test_the_small_study_is_whole(tmp_path):
         assert {spec.savings.control for spec in trained.values() if spec.savings and spec.savings.control} <= groups
         if set_ == "esc10":
             assert all(spec.data.fold == spec.seed for spec in trained.values())
+
+
+def test_every_family_is_fine_tuned_in_its_smallest_size(tmp_path):
+    made = calls("backbones_small.sh", tmp_path, ESC10="a")
+    trained = dict(loaded(call) for call in made if call[0] == "finetune")
+    assert {BACKBONES[name].family for name in trained} == {size.family for size in BACKBONES.values()}
+    assert all(spec.model.backbone == name and spec.data.folds == [1, 2, 3] for name, spec in trained.items())
+    assert made[-1] == ["evaluate", *trained, "--metric", "accuracy"]

@@ -90,6 +90,26 @@ def test_two_processes_cross_borders_as_one_does(c2f, data_root, tmp_path):
         assert math.isclose(mine, other, rel_tol=TOLERANCE)
 
 
+@pytest.mark.slow
+def test_batch_norm_and_dropout_are_those_of_one_process(c2f, data_root, tmp_path):
+    """Statistics are of the whole batch, wherever its clips lie."""
+    spec = str(ROOT / "tests/specs/c2f.yaml")
+    arguments = [
+        "model=null", "model={backbone: cnn14_micro, head: {kind: clip}}", "frontend={frames: 65, sample_rate: 16000}",
+        "train.average=null", "phases=null", "phases=[{name: fine, length: 5 steps}]",
+    ]  # fmt: skip
+    done = c2f(
+        "finetune", spec, *arguments, "--run", "one", "--device", "cpu",
+        env={"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two_processes(data_root, tmp_path, "finetune", spec, *arguments)
+    ours, theirs = losses(tmp_path / "two"), losses(tmp_path / "one")
+    assert len(ours) == 5
+    for mine, other in zip(ours, theirs, strict=True):
+        assert math.isclose(mine, other, rel_tol=TOLERANCE)
+
+
 def test_losses_fall(reference):
     for values in reference.values():
         assert sum(values[-4:]) < sum(values[:4])

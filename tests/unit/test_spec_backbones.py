@@ -52,6 +52,8 @@ def finetuned(backbone: str, *overrides: str, rate: int = 16_000) -> Resolved:
         ("atst_micro", ["frontend.jitter=true"], "the front end of atst_micro has no jitter"),
         ("beats_micro", ["frontend.normalize=measured"], "measured statistics are those of Kaldi's log-mel"),
         ("htsat_micro", ["train.micro_batch=2"], "htsat_micro has batch norm"),
+        ("cnn14_micro", ["model.drop_path=0.1"], "cnn14_micro has no branches to skip"),
+        ("cnn14_micro", ["model.head.pool=mean"], "cnn14_micro pools its tokens itself"),
         ("cnn14_micro", ["frontend.frames=31"], "31 frames x 64 mel bands halved 5 times leave none"),
         ("ast_micro", ["data.also=[{dataset: more}]"], "only pre-training joins sets"),
     ],
