@@ -25,7 +25,7 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/demo.sh
 
 test: setup lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -145,6 +145,8 @@ def place(objective: nn.Module, device: Device) -> nn.Module:
     if device.world > 1:
         gather_batch_norms(objective)
     if device.compile:
+        # blocks of several shapes share one code: HTS-AT has four stages, shifted and not, in training and evaluation
+        torch._dynamo.config.recompile_limit = 64
         for module in objective.modules():
             if type(module).__name__.endswith("Block"):
                 module.compile()

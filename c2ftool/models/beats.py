@@ -19,7 +19,7 @@ from c2ftool.draws import Draw
 from c2ftool.models.backbone import Backbone, PatchEmbed
 from c2ftool.models.layout import Change, Kernel, Sized
 from c2ftool.models.relative import GatedAttention, RelativeBias, XavierLinear, full_precision, wide
-from c2ftool.models.vit import Mlp, drop_path
+from c2ftool.models.vit import Mlp
 from c2ftool.spec.backbones import Backbone as Size
 from c2ftool.spec.backbones import Relative
 from c2ftool.spec.resolved import Tokens
@@ -124,10 +124,7 @@ class Beats(Backbone):
     def encode(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
         """(R, N, D) embedded tokens -> (R, N, D). draw: of the rows; without it no branch is skipped."""
         x, bias = tokens, self.relative(tokens.shape[1])
-        factors: list[Tensor | None] = [None] * self.depth
-        if self.training and draw is not None and any(self.drop_path):
-            factors = drop_path(self.drop_path, draw)
-        for block, factor in zip(self.blocks, factors, strict=True):
+        for block, factor in zip(self.blocks, self.skips(draw), strict=True):
             x = block(x, bias, factor)
         return x
 

@@ -1,6 +1,6 @@
 """Gated relative attention on the CPU, forward and backward: one custom operator for eager and compiled models.
 
-Axes: B clips, H heads, N tokens, d width of a head, D = H d, n queries worked on at a time.
+Axes: B clips, H heads, N tokens, d width of a head, D = H d; worked on at a time: h heads of clips, n queries.
 
 As in flash attention, scores are made for some queries at a time in buffers that stay in cache, and again in the
 backward pass, from the logarithms of the rows' sums. torch's own fused attention has no gradient for a bias.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-_SCORES = 1 << 18  # made at a time: some buffers of 1 MB, about what a core's cache holds
+_SCORES = 1 << 18  # made at a time by a thread: some buffers of 1 MB, about what a core's cache holds
 # Logarithm of the least weight, 4e-18: far below what float32 adds to a sum of 1. Weights of 1e-38 and less would be
 # right as well, but products with such numbers take hundreds of times as long.
 _LEAST = -40.0
@@ -56,94 +56,104 @@ def _attend_backward(
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    heads, tokens = gate.shape[1:]
+    clips, heads, tokens = gate.shape
     qs, ks, vs = _split(q, heads), _split(k, heads, reverse=True), _split(v, heads, reverse=True)
-    gate, bias, scale = gate.contiguous(), bias.flip(1), qs.shape[3] ** -0.5
-    mixed, most = torch.empty_like(qs), qs.new_empty(*qs.shape[:3], 1)
+    gate, bias = gate.flatten(0, 1), bias.flip(1).repeat(clips, 1)
+    mixed, most = torch.empty_like(qs), qs.new_empty(*qs.shape[:2], 1)
     sums = torch.empty_like(most)
-    buffer = qs.new_empty(_rows(tokens), tokens)
-    for clip, head, rows in _pieces(qs):
-        scores, at = buffer[: rows.stop - rows.start], (clip, head, rows)
-        _logits(scores, qs[at], ks[clip, head], gate[at], bias[head, rows.start :], scale)
-        torch.amax(scores, 1, keepdim=True, out=most[at])
+    buffer = qs.new_empty(_at_once(qs) * _rows(tokens) * tokens)
+    for some, rows in _pieces(qs):
+        at = some, rows
+        scores = _first(buffer, qs[at], tokens)
+        _logits(scores, qs[at], ks[some], gate[at], bias[some], rows)
+        torch.amax(scores, 2, keepdim=True, out=most[at])
         scores.sub_(most[at]).clamp_(min=_LEAST).exp_()
-        torch.sum(scores, 1, keepdim=True, out=sums[at])
-        torch.mm(scores, vs[clip, head], out=mixed[at])
+        torch.sum(scores, 2, keepdim=True, out=sums[at])
+        torch.bmm(scores, vs[some], out=mixed[at])
     mixed.div_(sums)
-    return _joined(mixed).to(v.dtype), most.add_(sums.log_())
+    return _joined(mixed, clips).to(v.dtype), most.add_(sums.log_()).unflatten(0, (clips, heads))
 
 
 def _backward(
     grad: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    heads, tokens = gate.shape[1:]
+    clips, heads, tokens = gate.shape
     qs, ks, vs, gs = (
         _split(q, heads),
         _split(k, heads, reverse=True),
         _split(v, heads, reverse=True),
         _split(grad, heads),
     )
-    common = (gs * _split(out, heads)).sum(3, keepdim=True)
-    gate, bias, scale = gate.contiguous(), bias.flip(1), qs.shape[3] ** -0.5
+    common, sums = (gs * _split(out, heads)).sum(2, keepdim=True), sums.flatten(0, 1)
+    gate, bias, scale = gate.flatten(0, 1), bias.flip(1).repeat(clips, 1), qs.shape[2] ** -0.5
     to_q, to_k, to_v = torch.empty_like(qs), torch.zeros_like(ks), torch.zeros_like(vs)
     to_gate, to_bias = torch.empty_like(gate), torch.zeros_like(bias)
-    most = _rows(tokens)
-    all_weights, all_grads = qs.new_empty(2, most, tokens)
-    skew = qs.new_zeros(most * (most + tokens))
-    for clip, head, rows in _pieces(qs):
-        count, at = rows.stop - rows.start, (clip, head, rows)
-        weights, grads = all_weights[:count], all_grads[:count]
-        distances = slice(rows.start, rows.stop + tokens - 1)
-        _logits(weights, qs[at], ks[clip, head], gate[at], bias[head, distances], scale)
+    most, at_once = _rows(tokens), _at_once(qs)
+    of_weights, of_grads = qs.new_empty(2, at_once * most * tokens)
+    skew = qs.new_zeros(at_once * most * (most + tokens))
+    for some, rows in _pieces(qs):
+        at, distances = (some, rows), slice(rows.start, rows.stop + tokens - 1)
+        weights, grads = _first(of_weights, qs[at], tokens), _first(of_grads, qs[at], tokens)
+        _logits(weights, qs[at], ks[some], gate[at], bias[some], rows)
         weights.sub_(sums[at]).clamp_(min=_LEAST).exp_()
-        to_v[clip, head].addmm_(weights.t(), gs[at])
-        torch.mm(gs[at], vs[clip, head].t(), out=grads).sub_(common[at])
-        logits = skew.as_strided((count, tokens), (most + tokens, 1))
-        by_distance = skew.as_strided((count, tokens + count - 1), (most + tokens - 1, 1))
+        to_v[some].baddbmm_(weights.mT, gs[at])
+        torch.bmm(gs[at], vs[some].mT, out=grads).sub_(common[at])
+        count, stride = weights.shape[1], most + tokens
+        logits = skew.as_strided(weights.shape, (most * stride, stride, 1))
+        by_distance = skew.as_strided((len(weights), count, tokens + count - 1), (most * stride, stride - 1, 1))
         torch.mul(weights, grads, out=logits)
-        torch.mm(logits, ks[clip, head], out=to_q[at])
-        to_k[clip, head].addmm_(logits.t(), qs[at], alpha=scale)
-        torch.mv(by_distance, bias[head, distances], out=to_gate[at])
-        to_bias[head, distances].addmv_(by_distance.t(), gate[at])
+        torch.bmm(logits, ks[some], out=to_q[at])
+        to_k[some].baddbmm_(logits.mT, qs[at], alpha=scale)
+        to_gate[at] = torch.bmm(by_distance, bias[some, distances, None])[..., 0]
+        to_bias[some, distances] += torch.bmm(gate[at][:, None], by_distance)[:, 0]
     return (
-        _joined(to_q.mul_(scale)).to(q.dtype),
-        _joined(to_k.flip(2)).to(k.dtype),
-        _joined(to_v.flip(2)).to(v.dtype),
-        to_gate,
-        to_bias.flip(1),
+        _joined(to_q.mul_(scale), clips).to(q.dtype),
+        _joined(to_k.flip(1), clips).to(k.dtype),
+        _joined(to_v.flip(1), clips).to(v.dtype),
+        to_gate.unflatten(0, (clips, heads)),
+        to_bias.unflatten(0, (clips, heads)).sum(0).flip(1),
     )
 
 
-def _logits(out: Tensor, q: Tensor, k: Tensor, gate: Tensor, bias: Tensor, scale: float) -> None:
-    """Write (n, N) logits of n queries and all keys, these in reverse; bias: from the first query's distances on."""
-    torch.mul(gate[:, None], bias.as_strided(out.shape, (1, 1)), out=out)
-    out.addmm_(q, k.t(), alpha=scale)
+def _logits(out: Tensor, q: Tensor, k: Tensor, gate: Tensor, bias: Tensor, rows: slice) -> None:
+    """Write (h, n, N) logits of n queries and all keys, these in reverse; h heads of clips, rows: of the queries."""
+    by_key = bias.as_strided(out.shape, (bias.stride(0), 1, 1), bias.storage_offset() + rows.start)
+    torch.mul(gate[..., None], by_key, out=out)
+    out.baddbmm_(q, k.mT, alpha=q.shape[2] ** -0.5)
 
 
 def _rows(tokens: int) -> int:
-    """Queries that are worked on at a time."""
+    """Queries of a head that are worked on at a time."""
     return min(tokens, max(32, _SCORES // tokens))
 
 
-def _pieces(x: Tensor) -> Iterator[tuple[int, int, slice]]:
-    """(clip, head, queries) that are worked on at a time, of (B, H, N, d)."""
-    clips, heads, tokens = x.shape[:3]
-    step = _rows(tokens)
-    for head in range(heads):
-        for clip in range(clips):
-            for start in range(0, tokens, step):
-                yield clip, head, slice(start, min(tokens, start + step))
+def _at_once(x: Tensor) -> int:
+    """Heads of clips that are worked on at a time: one for each thread, which need not wait for others within it."""
+    return min(len(x), torch.get_num_threads())
+
+
+def _pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """(heads of clips, queries) that are worked on at a time, of (B H, N, d)."""
+    tokens = x.shape[1]
+    for head in range(0, len(x), _at_once(x)):
+        for start in range(0, tokens, _rows(tokens)):
+            yield slice(head, min(len(x), head + _at_once(x))), slice(start, min(tokens, start + _rows(tokens)))
+
+
+def _first(buffer: Tensor, q: Tensor, tokens: int) -> Tensor:
+    """The first of a buffer, as scores (h, n, N) of (h, n, d) queries."""
+    return buffer[: q.shape[0] * q.shape[1] * tokens].view(*q.shape[:2], tokens)
 
 
 def _split(x: Tensor, heads: int, reverse: bool = False) -> Tensor:
-    """(B, H, N, d) float32 of (B, N, D); reverse: in the order of tokens."""
+    """(B H, N, d) float32 of (B, N, D); reverse: in the order of tokens."""
     x = wide(x).unflatten(2, (heads, -1)).transpose(1, 2)
-    return x.flip(2).contiguous() if reverse else x.contiguous()
+    return (x.flip(2) if reverse else x).flatten(0, 1).contiguous()
 
 
-def _joined(x: Tensor) -> Tensor:
-    """(B, N, D) of (B, H, N, d), in memory of its own."""
-    return x.transpose(1, 2).flatten(2).contiguous()
+def _joined(x: Tensor, clips: int) -> Tensor:
+    """(B, N, D) of (B H, N, d), in memory of its own."""
+    return x.unflatten(0, (clips, -1)).transpose(1, 2).flatten(2).contiguous()
 
 
 # --- for autograd, compilation and counting ---------------------------------------------------------------------------

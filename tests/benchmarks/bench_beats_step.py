@@ -4,7 +4,8 @@
 496 tokens (10 s), 768 wide with 12 heads and 384 wide with 6. Without: queries, keys and values go to torch's own fused
 attention. Beside it, timm's blocks of the same shape (`timm`). Steps are taken in turn, and a ratio is the median over
 pairs, so that a busy machine slows both; on CUDA in bfloat16. Threads that wait do so without spinning: where other
-programs run, a step takes several times as long otherwise, and the ratio is that of how often threads wait.
+programs run, a step takes several times as long otherwise, and the ratio is that of how often threads wait. `cpu` is
+the same ratio of processor time, which other programs disturb less; it is no substitute for `ratio`.
 
     python tests/benchmarks/bench_beats_step.py [--pairs 8] [--clips 2] [--depth 2] [--device cpu]
 """
@@ -80,36 +81,36 @@ def timm_blocks(size: Backbone) -> nn.Module:
     return nn.Sequential(*blocks)
 
 
-def seconds(model: nn.Module, x: Tensor) -> float:
-    """Wall-clock time of one forward and backward pass."""
+def seconds(model: nn.Module, x: Tensor) -> tuple[float, float]:
+    """(wall-clock time, processor time) of one forward and backward pass."""
     wait: Callable[[], object] = torch.cuda.synchronize if x.is_cuda else lambda: None
     model.zero_grad(set_to_none=True)
     wait()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
         out = model(x)
     out.float().square().mean().backward()
     wait()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - worked
 
 
 def compare(size: Backbone, clips: int, pairs: int, device: str) -> dict[str, float]:
     """Ratios and median milliseconds of one size."""
     x = torch.randn(clips, TOKENS, size.width, device=device)
     models = {"gated": Encoder(size, DeepNormBlock), "plain": Encoder(size, PlainBlock), "timm": timm_blocks(size)}
-    times: dict[str, list[float]] = {name: [] for name in models}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     for model in models.values():
         model.to(device).train()
         seconds(model, x), seconds(model, x)
     for pair in range(pairs):
         for name in list(models)[:: -1 if pair % 2 else 1]:
             times[name].append(seconds(models[name], x))
-    ratios = {
-        name: statistics.median(b / a for a, b in zip(times["gated"], times[name], strict=True))
-        for name in ("plain", "timm")
-    }
-    medians = {f"{name}_ms": round(1000 * statistics.median(taken), 1) for name, taken in times.items()}
-    return {"ratio": round(ratios["plain"], 3), "timm": round(ratios["timm"], 3)} | medians
+
+    def ratio(name: str, of: int) -> float:
+        return round(statistics.median(b[of] / a[of] for a, b in zip(times["gated"], times[name], strict=True)), 3)
+
+    medians = {f"{name}_ms": round(1000 * statistics.median(t[0] for t in taken), 1) for name, taken in times.items()}
+    return {"ratio": ratio("plain", 0), "cpu": ratio("plain", 1), "timm": ratio("timm", 0)} | medians
 
 
 def main() -> None:
