@@ -29,7 +29,12 @@ Gpus = Annotated[
     typer.Option("--gpus", min=1, help="Processes to start with torchrun on this machine, one for each GPU."),
 ]
 MicroBatch = Annotated[
-    int | None, typer.Option("--micro-batch", min=1, help="Clips per forward pass; the losses do not depend on it.")
+    int | None,
+    typer.Option(
+        "--micro-batch",
+        min=1,
+        help="Clips per forward pass; the losses do not depend on it. Not with batch norm (htsat, cnn14).",
+    ),
 ]
 DeviceName = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:N; the GPU if there is one.")

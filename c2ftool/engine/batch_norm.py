@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as exchanged
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over ranks; every rank's loss depends on it, so its gradient is the sum over ranks too."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor) -> Tensor:
+        out = x.clone()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(_context: Any, *gradients: Tensor) -> Tensor:
+        out = gradients[0].contiguous()
+        dist.all_reduce(out)
+        return out
+
+
+def _summed(x: Tensor) -> Tensor:
+    out: Tensor = _SumOverRanks.apply(x)
+    return out
 
 
 class GatheredBatchNorm(nn.Module):
@@ -24,21 +46,25 @@ class GatheredBatchNorm(nn.Module):
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) normalised over all axes but C."""
-        shape = (1, -1, *[1] * (x.dim() - 2))
+        """(B, C, ...) normalised over all axes but C, in its own type; statistics are float32."""
         if not self.training:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
+        with torch.autocast(x.device.type, enabled=False):
+            return self._over_ranks(x.float()).to(x.dtype)
+
+    def _over_ranks(self, x: Tensor) -> Tensor:
         assert self.momentum is not None
+        shape = (1, -1, *[1] * (x.dim() - 2))
         axes = [0, *range(2, x.dim())]
         count = x.new_tensor(float(x.numel() // x.shape[1]))
         # the mean first and deviations from it after: squares of a level 60 dB off zero would lose the digits
-        gathered = exchanged.all_reduce(torch.cat([x.sum(axes), count[None]]))
+        gathered = _summed(torch.cat([x.sum(axes), count[None]]))
         whole = gathered[-1].detach()
         mean = gathered[:-1] / whole
         centred = x - mean.view(shape)
-        variance = exchanged.all_reduce(centred.square().sum(axes)) / whole
+        variance = _summed(centred.square().sum(axes)) / whole
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * whole / (whole - 1), self.momentum)

@@ -47,8 +47,13 @@ class Crossing:
         return [*out, f"starting afresh: {', '.join(self.reset)}; dropped: {', '.join(dropped) or 'nothing'}"]
 
 
-def start_rules(phase: ResolvedPhase, size: Size) -> Rules:
-    """How starting weights are fitted: by the family's published rule where the spec names none."""
+def start_rules(phase: ResolvedPhase, size: Size, resampled: bool = False) -> Rules:
+    """How starting weights are fitted: by the family's published rule where the spec names none.
+
+    resampled: whether they are of a run at another compression; its positions are interpolated as at a border.
+    """
+    if resampled:
+        return _rules(phase.enter, "bilinear", phase.compression)
     rules = _rules(phase.enter, size.fitted, phase.compression)
     if size.fitted == "bicubic" and rules.antialias is None:  # as F.interpolate does it, and so the published code
         return replace(rules, antialias=False)

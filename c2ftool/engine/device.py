@@ -162,7 +162,7 @@ def wrapped(objective: nn.Module, device: Device) -> nn.Module:
     if device.world == 1:
         return objective
     gc.collect()
-    # batch norm's running statistics, the only buffers, are those of the first rank: the default
+    # buffers (running statistics, window masks) are those of the first rank, which are every rank's: the default
     return DistributedDataParallel(objective, device_ids=[device.torch.index] if device.cuda else None)
 
 

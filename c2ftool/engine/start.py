@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from c2ftool.engine.boundary import start_rules
 from c2ftool.errors import DataError
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.initialise import initialise
-from c2ftool.models.layout import Change, Shape, fit
+from c2ftool.models.layout import Change, Shape, Table, fit
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
 from c2ftool.models.weights import Start, load_into, resolve_weights, starting_weights
-from c2ftool.spec.compression import NoCompression
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.backbones import Backbone as Size
+from c2ftool.spec.compression import NoCompression, words
 from c2ftool.spec.layout import compressed, strides
-from c2ftool.spec.resolved import Resolved
+from c2ftool.spec.resolved import Resolved, ResolvedPhase, Tokens
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,19 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
         return None
     path = resolve_weights(reference, runs_root)
     assert isinstance(student.backbone, Backbone)
-    family = student.backbone.size.family
-    start = starting_weights(path, family)
+    size = student.backbone.size
+    start = starting_weights(path, size.family)
     where = f"{reference} ({path})"
+    _require_family(start, size, where)
     backbone, changes = _fitted(student.backbone, start, resolved, where)
     # images give fPaSST no stem; it keeps its first values
-    fresh = ("stem.",) if (start.family, family) == ("deit", "fpasst") else ()
-    load_into(student.backbone, backbone, where=where, allow_missing=_created(changes) + fresh)
+    fresh = ("stem.",) if (start.family, size.family) == ("deit", "fpasst") else ()
+    loaded = load_into(student.backbone, backbone, where=where, allow_missing=_created(changes) + fresh)
     if created := _created(changes):
         initialise(student, resolved.seed, only={f"backbone.{name}" for name in created})
     notes = [f"backbone of {reference}", *(["stem random"] if fresh else [])]
+    if loaded.unexpected:
+        notes.append(f"{len(loaded.unexpected)} tensors that the backbone has no place for left out")
     for part, state in (("head", start.head), ("decoder", start.decoder)):
         own = getattr(student, part, None)
         if own is None:
@@ -61,7 +67,8 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
         wanted = state is not None and fits(state, start, own, resolved)
         if wanted and state is not None:
             load_into(own, state, where=where)
-        notes.append(f"its {part}" if wanted else f"{part} random")
+        by_number = " (of as many classes; a published file does not name them)" if start.record is None else ""
+        notes.append(f"its {part}{by_number if part == 'head' else ''}" if wanted else f"{part} random")
     say(f"weights: {', '.join(notes)} (sha256 {start.sha256[:12]})")
     if start.record is None:
         say(f"  {start.report}")
@@ -71,17 +78,59 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
     return Parent(reference, start.sha256)
 
 
+# (family of the weights, of the backbone) that go together beside one and the same
+_STARTS = {("deit", "ast"), ("deit", "ssast"), ("deit", "fpasst"), ("ast", "ssast"), ("ssast", "ast")}
+
+
+def _require_family(start: Start, size: Size, where: str) -> None:
+    """Raise DataError for weights of another family, or of patches of another kind: some have the same tensor names."""
+    if start.family and start.family != size.family and (start.family, size.family) not in _STARTS:
+        raise DataError(
+            f"weights of {start.backbone_name or start.family} cannot start {size.name}",
+            place=where,
+            cure=f"Set model.backbone to a size of {start.family}, or choose other weights.",
+        )
+    known = BACKBONES.get(start.backbone_name or "")
+    patch = known.patch if start.record is not None and known is not None else start.patch  # a run's may be compressed
+    if patch is not None and start.family != "deit" and patch[1] != size.patch[1]:
+        raise DataError(
+            f"these weights take patches of {patch[1]} mel bands, and {size.name} of {size.patch[1]}",
+            place=where,
+            cure="Set model.backbone to the one that the weights were made with, or choose other weights.",
+        )
+
+
+def _made_for(backbone: Backbone, start: Start, new: Shape, where: str) -> Shape:
+    """The grid and the patch that the weights are made for; the backbone's where the file has no say in it."""
+    tokens = (start.record or {}).get("tokens")
+    if isinstance(tokens, dict):
+        try:
+            return backbone.shape(Tokens.model_validate({k: v for k, v in tokens.items() if k != "grid"}))
+        except ValidationError:
+            pass  # of an earlier version
+    if start.grid is None and start.record is None:
+        for name, kind in backbone.sized.items():
+            rows = start.backbone[name].shape[1] if isinstance(kind, Table) and name in start.backbone else None
+            if isinstance(kind, Table) and rows not in (None, kind.prefix + new.grid[0] * new.grid[1]):
+                raise DataError(
+                    f"the file does not tell the grid of its {(rows or 0) - kind.prefix} positions: {start.report}",
+                    place=where,
+                    cure="Start from the run that it was exported from, or at the length that it was made for.",
+                )
+    return Shape(start.grid or new.grid, start.patch or new.patch)
+
+
 def _fitted(backbone: Backbone, start: Start, resolved: Resolved, where: str) -> tuple[dict[str, Tensor], list[Change]]:
     """The file's backbone, fitted to the first phase's token grid and patch."""
     phase, size = resolved.phases[0], backbone.size
     new = backbone.shape(phase.tokens)
-    rules = start_rules(phase, size)
+    rules = start_rules(phase, size, resampled=_resampled(start, phase))
     steps = [(new, rules)]
     if rules.positions == "first" and phase.compression.factor > 1:
         # the first rows are those of a shorter clip; the rows of a compressed one lie as far apart as its tokens
         full = compressed(phase.full_frontend, NoCompression(method="none"), size, strides(resolved.model, size))[1]
         steps = [(backbone.shape(full), rules), (new, replace(rules, positions="bilinear"))]
-    state, old = start.backbone, Shape(start.grid or new.grid, start.patch or new.patch)
+    state, old = start.backbone, _made_for(backbone, start, new, where)
     changes: list[Change] = []
     try:
         for shape, by in steps:
@@ -94,6 +143,11 @@ def _fitted(backbone: Backbone, start: Start, resolved: Resolved, where: str) ->
             cure="Set model.backbone and model.stride to those that the weights were made with.",
         ) from None
     return state, changes
+
+
+def _resampled(start: Start, phase: ResolvedPhase) -> bool:
+    """Whether weights of ours were made at another compression: positions then lie apart otherwise."""
+    return start.record is not None and start.record.get("compression", "") != words(phase.compression)
 
 
 def _created(changes: list[Change]) -> tuple[str, ...]:

@@ -28,10 +28,11 @@ from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.start import load_start
 from c2ftool.engine.tracking import Tracker
-from c2ftool.errors import InterruptedByHand, MissingError, Preempted
+from c2ftool.errors import InterruptedByHand, MissingError, Preempted, UsageError
 from c2ftool.models.weights import load_into, resolve_weights
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
+from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import Loaded
 from c2ftool.spec.resolve import as_data, read_resolved, resolve, resolved_hash
 from c2ftool.spec.resolved import Resolved
@@ -71,6 +72,12 @@ def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
         place = resolved.savings.model_copy(update={"baseline": baseline.lasting})
         resolved = resolved.model_copy(update={"savings": place})
     if options.micro_batch is not None:
+        size = BACKBONES[resolved.model.backbone]
+        if size.batch_norm and resolved.model.freeze == "none":
+            raise UsageError(
+                f"{size.name} has batch norm, whose statistics would be those of a micro-batch",
+                cure="Leave --micro-batch out: losses must not depend on it.",
+            )
         resolved = resolved.model_copy(update={"micro_batch": options.micro_batch})
     return resolved, selection
 

@@ -6,8 +6,9 @@
 Axes: B clips, H heads, N tokens, d width of a head, D = H d. The bias depends on the distance alone: of N x N entries
 only 2 N - 1 differ, so a head's bias is kept as those ("distances", -(N - 1) to N - 1), once for all blocks.
 
-Half precision. Queries, keys and values may be bfloat16 or float16; logits, bias, gate and softmax are float32 here, or
-inside a fused kernel, so that no logit overflows: the public code holds them in float16 and divides them by 32 to stay
+Half precision. Queries, keys and values may be bfloat16 or float16; on the CPU logits, bias, gate and softmax are
+float32. Elsewhere the gated bias takes the type of the queries, clamped to its range, and the fused kernel adds it to
+float32 logits, so that none overflows: the public code holds them in float16 and divides them by 32 to stay
 below 65504. The gate's sums are float32 too: in float16 an overflow to both sides would make inf - inf.
 """
 

@@ -9,7 +9,7 @@ from c2ftool.spec.amounts import samples
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.data import Uniform
-from c2ftool.spec.layout import compressed, full_frontend, strides
+from c2ftool.spec.layout import compressed, full_frontend, refusal, strides
 from c2ftool.spec.masks import Cluster, InverseBlock, Random
 from c2ftool.spec.model import ClipHead, TokenSemanticHead
 from c2ftool.spec.objective import Classify, Eat, Ssast
@@ -221,6 +221,12 @@ def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Fin
     where: tuple[str | int, ...] = (*here, "compression") if phase.compression else (*here, "length")
     if small and given.frames is not None:
         where = (*here, "frontend", "frames") if phase.frontend else ("frontend", "frames")
+    if refused := refusal(size, compression):
+        if phase.compression is not None:
+            yield where, *refused
+        elif phase is spec.phases[0]:  # the spec's own, told once
+            yield ("compression",), *refused
+        return
     try:
         _, tokens = compressed(full_frontend(given, size, 0.0, 1.0), compression, size, strides(spec.model, size))
     except ValueError as error:
@@ -229,11 +235,9 @@ def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Fin
         return
     if size.fixed_mels and tokens.mels != size.frontend.mels:
         message = f"{size.name} is made for {size.frontend.mels} mel bands, not {tokens.mels}"
-        if given.mels not in (None, size.frontend.mels):
+        if given.mels is not None:
             where = (*here, "frontend", "mels") if phase.frontend else ("frontend", "mels")
-        yield where, message, "leave frontend.mels and mel_factor out"
-    elif size.fixed_mels and compression.mel_factor > 1:
-        yield where, f"{size.name} is made for its mel axis, which cannot be compressed", "leave mel_factor out"
+        yield where, message, "leave frontend.mels out"
     if size.family == "eat" and tokens.time > 768:
         yield where, f"{tokens.time} time patches; EAT's positions end at 768", "lower frontend.frames"
     if spec.task == "pretrain" and tokens.count < 2:
@@ -260,11 +264,6 @@ def _model(spec: Spec) -> Iterator[Finding]:
                 yield (*path, "enter", "positions"), message, "remove it"
     if stride is not None and size.grid != "patches":
         yield ("model", "stride"), f"the patches of {size.name} do not overlap", "remove it"
-    for path, part in _parts(spec):
-        method = part.compression.method if part.compression is not None else "none"
-        if method != "none" and method not in size.compressions:
-            message = f"{size.name} has no patch kernel, so its patches cannot be widened"
-            yield (*path, "compression"), message, f"use method {' or '.join(size.compressions)}"
     if spec.model.drop_path and size.family == "cnn14":
         yield ("model", "drop_path"), f"{size.name} has no branches to skip", "remove it"
     if spec.train.micro_batch is not None and size.batch_norm and spec.model.freeze == "none":

@@ -57,8 +57,10 @@ def compressed(
 ) -> tuple[ResolvedFrontend, Tokens]:
     """The front end and the tokens of a phase. stride: (frames, mel bands) from patch to patch at full resolution.
 
-    Raises ValueError where no token is left.
+    Raises ValueError where no token is left, or the backbone does not take the compression.
     """
+    if refused := refusal(size, compression):
+        raise ValueError(refused[0])
     factor, mels = compression.factor, compression.mel_factor
     front, patch = full, size.patch
     frames_in, mels_in = full.frames, full.mels
@@ -78,6 +80,16 @@ def compressed(
             patch = (patch[0] * factor, patch[1] * mels)
             stride = (stride[0] * factor, stride[1] * mels)
     return front, tokens_of(frames_in, mels_in, patch, stride, size.grid)
+
+
+def refusal(size: Backbone, compression: Compression) -> tuple[str, str] | None:
+    """(why a backbone does not take a compression, what else to do); None where it does."""
+    if compression.method not in ("none", *size.compressions):
+        why = f"{size.name} has no patch kernel, so its patches cannot be widened"
+        return why, f"use method {' or '.join(size.compressions)}"
+    if size.fixed_mels and compression.mel_factor > 1:
+        return f"{size.name} is made for its mel axis, which cannot be compressed", "leave mel_factor out"
+    return None
 
 
 def fewer_frames(full: ResolvedFrontend, factor: int) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from c2ftool.errors import SpecError
+from c2ftool.engine.recompress import recompressed
+from c2ftool.errors import SpecError, UsageError
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import load_file
 from c2ftool.spec.model import ClipHead
@@ -42,8 +43,12 @@ def finetuned(backbone: str, *overrides: str, rate: int = 16_000) -> Resolved:
     [
         ("cnn14_micro", ["compression={method: patch, factor: 2}"], "cnn14_micro has no patch kernel"),
         ("atst_micro", ["frontend.mels=128"], "atst_micro is made for 64 mel bands, not 128"),
-        ("m2d_micro", ["compression={method: fshift, factor: 2, mel_factor: 2}"], "m2d_micro is made for 80 mel bands"),
-        ("fpasst_micro", ["compression={method: pool, factor: 2, mel_factor: 2}"], "made for 128 mel bands, not 64"),
+        ("m2d_micro", ["compression={method: fshift, factor: 2, mel_factor: 2}"], "m2d_micro is made for its mel axis"),
+        (
+            "fpasst_micro",
+            ["compression={method: pool, factor: 2, mel_factor: 2}"],
+            "fpasst_micro is made for its mel axis",
+        ),
         ("beats_micro", ["model.head.pool=cls"], "beats_micro has no token in front to pool by"),
         ("asit_micro", ["model.head.pool=embedding"], "asit_micro has no clip embedding of its own"),
         ("asit_micro", ["model.head={kind: token_semantic}"], "the token-semantic head is HTS-AT's, not asit_micro's"),
@@ -125,3 +130,19 @@ def test_tokens_at_each_frame_shift_are_those_of_the_public_code(
     assert size.frontend.frames == frames
     assert phase.tokens.grid == grid
     assert phase.frontend.samples <= 10.3 * size.frontend.sample_rate
+
+
+@pytest.mark.parametrize(
+    ("backbone", "compression"),
+    [
+        ("fpasst_micro", "{method: patch, factor: 4}"),
+        ("cnn14_micro", "{method: patch, factor: 2}"),
+        ("m2d_micro", "{method: fshift, factor: 2, mel_factor: 2}"),
+    ],
+)
+def test_weights_are_not_scored_at_a_compression_that_the_backbone_does_not_take(
+    backbone: str, compression: str
+) -> None:
+    run = finetuned(backbone, rate=BACKBONES[backbone].frontend.sample_rate)
+    with pytest.raises(UsageError, match=f"cannot be scored: {backbone} "):
+        recompressed(run.model, run.phases[0], [f"compression={compression}"])

@@ -3,13 +3,19 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import Tensor
 
 from c2ftool.compression.resize import axis_map
 from c2ftool.engine.start import _compare_frontends, _frontend_of, load_start
+from c2ftool.errors import DataError
 from c2ftool.models.public import fpasst
+from c2ftool.models.public.writing import Parts, published
+from c2ftool.models.weights import save_weights
 from c2ftool.objectives.build import build_objective
+from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.compression import words
 from c2ftool.spec.load import load_file
 from c2ftool.spec.resolve import DataFacts, resolve
 from c2ftool.spec.resolved import Resolved, ResolvedFrontend
@@ -108,3 +114,84 @@ def test_positions_of_a_shorter_clip_are_the_first_and_of_a_compressed_one_lie_a
     for name, rows in (("coarse", 250), ("both", 125)):  # resampled, so that a token keeps its moment
         wanted = axis_map(rows, positions[name].shape[1], "bilinear") @ table[0, :rows].double()
         torch.testing.assert_close(positions[name][0].double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def started(backbone: str, weights: Path, tmp_path: Path, *overrides: str) -> list[str]:
+    """What is said of a start from the file."""
+    said: list[str] = []
+    run = resolved(backbone, weights, *overrides)
+    load_start(build_objective(run).student, run, tmp_path, said.append)
+    return said
+
+
+def own_file(backbone: str, path: Path, *overrides: str) -> tuple[Resolved, dict[str, Tensor]]:
+    """Weights of ours as a run of that backbone would save them."""
+    run = resolved(backbone, path, *overrides)
+    student = build_objective(run).student
+    phase = run.phases[0]
+    record = {
+        "backbone": backbone, "classes": run.classes, "compression": words(phase.compression), "step": 1,
+        "tokens": phase.tokens.model_dump() | {"grid": [*phase.tokens.grid]},
+    }  # fmt: skip
+    state = {name: value.detach().clone() for name, value in student.state_dict().items()}
+    save_weights(path, state, record)
+    return run, state
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("asit_micro", "m2d_micro"), ("m2d_micro", "asit_micro")])
+def test_weights_of_another_family_are_refused_though_their_names_are_the_same(
+    theirs: str, ours: str, tmp_path: Path
+) -> None:
+    own, published_file = tmp_path / "own.safetensors", tmp_path / "published.pt"
+    _, state = own_file(theirs, own)
+    family = BACKBONES[theirs].family
+    backbone = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+    torch.save(published(family, Parts(backbone)).content, published_file)
+    for path in (own, published_file):
+        with pytest.raises(DataError, match=f"weights of {theirs} cannot start {ours}") as caught:
+            started(ours, path, tmp_path)
+        assert caught.value.exit_code == 3
+
+
+def test_patches_of_other_mel_bands_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    own_file("ssast_patch_micro", path)
+    with pytest.raises(DataError, match="patches of 16 mel bands, and ssast_frame_micro of 128"):
+        started("ssast_frame_micro", path, tmp_path)
+    assert "its head" in started("ast_micro", path, tmp_path, "model.head.pool=mean")[0]
+
+
+def test_an_m2d_of_several_chunks_starts_runs_of_any_length(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    _, state = own_file("m2d_micro", path, "frontend.frames=1400")
+    for frames in (1400, 501):
+        run = resolved("m2d_micro", path, f"frontend.frames={frames}")
+        student = build_objective(run).student
+        load_start(student, run, tmp_path, lambda line: None)
+        table = state["backbone.pos_embed"]
+        kept = table[:, 1:].unflatten(1, (5, 62))[:, :, : min(62, -(-frames // 16))]
+        assert torch.equal(student.backbone.pos_embed[:, 1:], kept.flatten(1, 2))
+
+
+def test_positions_of_a_run_at_another_compression_are_interpolated(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    _, state = own_file("atst_micro", path, "phases.fine.compression={method: fshift, factor: 2}")
+    said = started("atst_micro", path, tmp_path)
+    assert any("125 -> 1 x 250 (bilinear)" in line for line in said)
+    short = resolved("atst_micro", path, "frontend.frames=501")  # 125 tokens too, but 40 ms apart
+    assert (short.phases[0].tokens.time, state["backbone.pos_embed"].shape[1]) == (125, 125)
+
+
+def test_a_file_that_does_not_tell_its_grid_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "published.pt"
+    run = resolved("ast_micro", path, "frontend.frames=333")
+    classifier = build_objective(run).student
+    parts = {
+        part: {n.removeprefix(f"{part}."): t for n, t in classifier.state_dict().items() if n.startswith(f"{part}.")}
+        for part in ("backbone", "head")
+    }
+    torch.save(published("ast", Parts(parts["backbone"], parts["head"])).content, path)
+    with pytest.raises(DataError, match="does not tell the grid of its 160 positions"):
+        started("ast_micro", path, tmp_path, "frontend.frames=501")
+    said = started("ast_micro", path, tmp_path, "frontend.frames=333")
+    assert "of as many classes; a published file does not name them" in said[0]
