@@ -98,4 +98,8 @@ def _fused(
         repeats = query.shape[-3] // key.shape[-3]
         key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return fused(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    learned = attn_mask is not None and attn_mask.requires_grad
+    mask = attn_mask.detach() if attn_mask is not None and learned else attn_mask
+    out: Tensor = fused(query, key, value, 0.0, is_causal, attn_mask=mask, scale=scale)[0]
+    # this kernel knows no gradient of the mask: what made the mask is kept besides
+    return out + 0 * attn_mask.sum() if attn_mask is not None and learned else out

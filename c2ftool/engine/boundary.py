@@ -42,7 +42,7 @@ class Crossing:
         out = [f"carried over: {carried}"]
         out += [f"{kind}: {'; '.join(what)}" for kind, what in by_kind.items() if what]
         if not self.changes:
-            out.append("resized: nothing, the token grid and the patch stay")
+            out.append("resized: nothing, no tensor has the shape of the grid or the patch")
         dropped = [f"the values of {change.name}" for change in self.changes if change.kind == "created"]
         return [*out, f"starting afresh: {', '.join(self.reset)}; dropped: {', '.join(dropped) or 'nothing'}"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from c2ftool.engine.boundary import start_rules
-from c2ftool.errors import DataError
+from c2ftool.errors import DataError, UsageError
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.initialise import initialise
 from c2ftool.models.layout import Change, Shape, Table, fit
@@ -47,7 +48,8 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
     assert isinstance(student.backbone, Backbone)
     size = student.backbone.size
     start = starting_weights(path, size.family)
-    where = f"{reference} ({path})"
+    where = str(path) if reference.startswith("file:") else f"{reference} ({path})"
+    _require_finite(start, where)
     _require_family(start, size, where)
     backbone, changes = _fitted(student.backbone, start, resolved, where)
     # images give fPaSST no stem; it keeps its first values
@@ -68,14 +70,27 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
         if wanted and state is not None:
             load_into(own, state, where=where)
         by_number = " (of as many classes; a published file does not name them)" if start.record is None else ""
-        notes.append(f"its {part}{by_number if part == 'head' else ''}" if wanted else f"{part} random")
+        if wanted:
+            notes.append(f"its {part}{by_number if part == 'head' else ''}")
+        elif part == "head" and start.family == "beats" and start.record is None and state is not None:
+            notes.append("head random (classes of published BEATs heads are in an order of their own)")
+        else:
+            notes.append(f"{part} random")
     say(f"weights: {', '.join(notes)} (sha256 {start.sha256[:12]})")
     if start.record is None:
         say(f"  {start.report}")
     for change in changes:
         say(f"  {change.name}: {change.what}")
-    _compare_frontends(_frontend_of(reference, start.record), resolved, say)
+    _compare_frontends(_frontend_of(reference, start), resolved, say)
     return Parent(reference, start.sha256)
+
+
+def _require_finite(start: Start, where: str) -> None:
+    for name, value in start.backbone.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise DataError(
+                f"the weights are not finite: {name}", place=where, cure="Choose weights of an earlier moment."
+            )
 
 
 # (family of the weights, of the backbone) that go together beside one and the same
@@ -100,6 +115,19 @@ def _require_family(start: Start, size: Size, where: str) -> None:
         )
 
 
+def require_reference(reference: str | None, size: Size) -> None:
+    """Raise UsageError for a public or timm name that is not known or cannot start the backbone; nothing is fetched."""
+    kind, _, name = (reference or "").partition(":")
+    if kind == "public" and name not in PUBLIC_WEIGHTS:
+        near = difflib.get_close_matches(name, PUBLIC_WEIGHTS, n=1)
+        meant = f"Did you mean public:{near[0]}? " if near else ""
+        raise UsageError(f"unknown public weights {name!r}", cure=f"{meant}See `c2f specs ls --weights`.")
+    family = PUBLIC_WEIGHTS[name].family if kind == "public" else "deit" if kind == "timm" else size.family
+    if family != size.family and (family, size.family) not in _STARTS:
+        known = ", ".join(f"public:{r.name}" for r in PUBLIC_WEIGHTS.values() if r.family == size.family)
+        raise UsageError(f"{reference} cannot start {size.name}", cure=f"Known for it: {known or 'none'}.")
+
+
 def _made_for(backbone: Backbone, start: Start, new: Shape, where: str) -> Shape:
     """The grid and the patch that the weights are made for; the backbone's where the file has no say in it."""
     tokens = (start.record or {}).get("tokens")
@@ -110,10 +138,13 @@ def _made_for(backbone: Backbone, start: Start, new: Shape, where: str) -> Shape
             pass  # of an earlier version
     if start.grid is None and start.record is None:
         for name, kind in backbone.sized.items():
-            rows = start.backbone[name].shape[1] if isinstance(kind, Table) and name in start.backbone else None
-            if isinstance(kind, Table) and rows not in (None, kind.prefix + new.grid[0] * new.grid[1]):
+            table = start.backbone.get(name) if isinstance(kind, Table) else None
+            if not isinstance(kind, Table) or table is None or table.dim() != 3:  # of other axes: told by `fit`
+                continue
+            rows = table.shape[1] - kind.prefix
+            if rows != new.grid[0] * new.grid[1]:
                 raise DataError(
-                    f"the file does not tell the grid of its {(rows or 0) - kind.prefix} positions: {start.report}",
+                    f"the file does not tell the grid of its {rows} positions: {start.report}",
                     place=where,
                     cure="Start from the run that it was exported from, or at the length that it was made for.",
                 )
@@ -186,14 +217,17 @@ def _compare_frontends(theirs: dict[str, Any], resolved: Resolved, say: Callable
         )
 
 
-def _frontend_of(reference: str, record: dict[str, Any] | None) -> dict[str, Any]:
-    """The front end that weights were made with, as far as it is on record."""
-    if record is not None:
-        return record.get("frontend") or {}
+def _frontend_of(reference: str, start: Start) -> dict[str, Any]:
+    """The front end that weights were made with: as on record, else that of a published file's family."""
+    if start.record is not None:
+        return start.record.get("frontend") or {}
     known = PUBLIC_WEIGHTS.get(reference.removeprefix("public:"))
-    if known is None or known.frontend is None:
+    size = BACKBONES.get(start.backbone_name or "")
+    if start.family == "deit" or (known is None and size is None):
         return {}
-    theirs = known.frontend
+    theirs = known.frontend if known is not None else size.frontend if size is not None else None
+    if theirs is None:
+        return {}
     out: dict[str, Any] = {key: getattr(theirs, key) for key in ("sample_rate", "mels", "window")}
     out["frame_length"] = theirs.frame_length_ms * theirs.sample_rate // 1000
     return out if theirs.mean is None else out | {"mean": theirs.mean, "std": theirs.std}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,9 +27,9 @@ from c2ftool.engine.run_folder import RunFolder, machine, open_run
 from c2ftool.engine.savings import saved
 from c2ftool.engine.scoring import Scoring
 from c2ftool.engine.selection import Selection, facts, select
-from c2ftool.engine.start import load_start
+from c2ftool.engine.start import load_start, require_reference
 from c2ftool.engine.tracking import Tracker
-from c2ftool.errors import InterruptedByHand, MissingError, Preempted, UsageError
+from c2ftool.errors import DataError, InterruptedByHand, MissingError, Preempted, UsageError
 from c2ftool.models.weights import load_into, resolve_weights
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
@@ -71,8 +72,9 @@ def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
         # the run is scored from other folders than the one that its spec lies in
         place = resolved.savings.model_copy(update={"baseline": baseline.lasting})
         resolved = resolved.model_copy(update={"savings": place})
+    size = BACKBONES[resolved.model.backbone]
+    require_reference(resolved.model.weights, size)
     if options.micro_batch is not None:
-        size = BACKBONES[resolved.model.backbone]
         if size.batch_norm and resolved.model.freeze == "none":
             raise UsageError(
                 f"{size.name} has batch norm, whose statistics would be those of a micro-batch",
@@ -112,18 +114,25 @@ def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
     if reference is not None and not path.exists():
         resolve_weights(reference, options.runs_root)  # before there is a folder that a wrong name would leave behind
     costs = phase_costs(resolved)
-    with ExitStack() as stack:
-        folder, progress = None, None
-        if device.main:
-            info = {"command": options.command, "device": device.name(), "precision": device.precision, **machine()}
-            folder = stack.enter_context(
-                open_run(path, resume=options.resume, spec_text=loaded.text, resolved=resolved, info=info)
-            )
-            progress = Progress(folder.log, options.quiet)
-            stack.callback(progress.close)
-        device.barrier()
-        run = _Run(resolved, selection, device, options, costs, path, folder, progress)
-        return run.go()
+    fresh = not path.exists()
+    try:
+        with ExitStack() as stack:
+            folder, progress = None, None
+            if device.main:
+                info = {"command": options.command, "device": device.name(), "precision": device.precision, **machine()}
+                folder = stack.enter_context(
+                    open_run(path, resume=options.resume, spec_text=loaded.text, resolved=resolved, info=info)
+                )
+                progress = Progress(folder.log, options.quiet)
+                stack.callback(progress.close)
+            device.barrier()
+            run = _Run(resolved, selection, device, options, costs, path, folder, progress)
+            return run.go()
+    except (DataError, MissingError):
+        begun = any((path / "checkpoints").glob("*")) or (path / "metrics.jsonl").exists()
+        if device.main and fresh and not begun:  # weights that cannot be used: the next try has the name again
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _targets_of(run: Path) -> dict[str, float]:

@@ -52,12 +52,13 @@ def mel_bank(
     """(fft // 2 + 1, mels) float32 weights of the bins in bands equally spaced in mel from low_hz to high_hz.
 
     `kaldi`: triangles in mel, no weight at half the sample rate; `htk`: triangles in hertz (torchaudio's without norm);
-    `slaney`: triangles in hertz, each of area 1 (librosa's). high_hz: half the sample rate at most, and if None.
-    Computed in float64 and rounded once. Raises ValueError where no band lies between the edges.
+    `slaney`: triangles in hertz, each of area 1 (librosa's). high_hz: half the sample rate if None; where it lies above
+    that, bands beyond have no weight, as published (HTS-AT at 16 kHz). Computed in float64 and rounded once. Raises
+    ValueError where no band lies between the edges.
     """
-    top = sample_rate / 2 if high_hz is None else min(high_hz, sample_rate / 2)
-    if not 0 <= low_hz < top:
-        raise ValueError(f"no mel band lies between {low_hz:g} and {top:g} Hz")
+    top = sample_rate / 2 if high_hz is None else high_hz
+    if not 0 <= low_hz < min(top, sample_rate / 2):
+        raise ValueError(f"no mel band lies between {low_hz:g} and {min(top, sample_rate / 2):g} Hz")
     low, high = mel_of(torch.tensor([low_hz, top], dtype=torch.float64), scale)
     edges = low + torch.arange(mels + 2, dtype=torch.float64) * (high - low) / (mels + 1)
     bins = torch.arange(fft // 2 + 1, dtype=torch.float64) * sample_rate / fft

@@ -133,13 +133,19 @@ def _sides(name: str, tensor: Tensor, kind: Sized, old: Shape, new: Shape) -> tu
     """(what a tensor holds, its sides at the old shape, at the new one), sides (time, mel)."""
     match kind:
         case Kernel():
+            if tensor.dim() != 4:
+                raise ValueError(f"{name} has {tensor.dim()} axes, not 4")
             return "patch kernel", old.patch, new.patch
         case Table():
+            if tensor.dim() != 3:
+                raise ValueError(f"{name} has {tensor.dim()} axes, not 3")
             rows, (time, frequency) = tensor.shape[1], old.grid
             if rows != kind.prefix + time * frequency:
                 raise ValueError(f"{name} has {rows} rows, not {kind.prefix} and a grid of {frequency} x {time}")
             return "positions", old.grid, new.grid
         case RelativeTable():
+            if tensor.dim() != 2:
+                raise ValueError(f"{name} has {tensor.dim()} axes, not 2")
             rows, (side, _) = tensor.shape[0], kind.sides(old.grid)
             if rows != side * side:
                 raise ValueError(

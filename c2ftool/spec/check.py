@@ -10,7 +10,7 @@ from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.data import Uniform
 from c2ftool.spec.layout import compressed, full_frontend, refusal, strides
-from c2ftool.spec.masks import Cluster, InverseBlock, Random
+from c2ftool.spec.masks import Cluster, InverseBlock, Random, masked_count
 from c2ftool.spec.model import ClipHead, TokenSemanticHead
 from c2ftool.spec.objective import Classify, Eat, Ssast
 from c2ftool.spec.root import Phase, Spec
@@ -164,6 +164,8 @@ def _data(spec: Spec) -> Iterator[Finding]:
         yield ("data", "sampler"), "joined sets have no labels to balance", "remove it"
     elif data.also and (data.classes is not None or data.valid or data.test or data.fold or data.folds):
         yield ("data", "also"), "joined sets have neither classes nor held-out clips", "keep only train and also"
+    if data.dataset in (names := [other.dataset for other in data.also]) or len(set(names)) < len(names):
+        yield ("data", "also"), "a set is joined with itself", "name each set once, with all its splits"
     for split in sorted(set(data.train) & {*data.valid, *data.test}):
         yield ("data", "train"), f"split {split!r} is trained on and scored", "hold it out"
 
@@ -240,9 +242,13 @@ def _grid(spec: Spec, phase: Phase, here: tuple[str | int, ...]) -> Iterator[Fin
         yield where, message, "leave frontend.mels out"
     if size.family == "eat" and tokens.time > 768:
         yield where, f"{tokens.time} time patches; EAT's positions end at 768", "lower frontend.frames"
+    masks = phase.masks or spec.masks
     if spec.task == "pretrain" and tokens.count < 2:
         message = f"a grid of {tokens.time} x {tokens.frequency} tokens leaves nothing to mask"
         yield where, message, "raise frontend.frames or lower the compression"
+    elif isinstance(spec.objective, Ssast) and masks is not None and masked_count(masks, tokens.count) < 2:
+        message = f"{tokens.count} tokens masked by {masks.ratio:g} leave none to tell a masked one from"
+        yield where, message, "raise masks.ratio or frontend.frames, or lower the compression"
 
 
 def _factors(compression: Compression) -> str:
@@ -301,7 +307,7 @@ def _frontend(spec: Spec) -> Iterator[Finding]:
         if given.window is not None and published.spectrum.kind != "kaldi":
             message = f"the front end of {size.name} has a periodic Hann window"
             yield (*path, "frontend", "window"), message, "remove it"
-        if given.jitter and published.spectrum.jitter is None:
+        if given.jitter is not None and published.spectrum.jitter is None:
             message = f"the front end of {size.name} has no jitter"
             yield (*path, "frontend", "jitter"), message, "remove it"
         if given.normalize is not None and given.normalize.measured and published.mean is not None:

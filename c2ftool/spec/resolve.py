@@ -90,6 +90,9 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
     for rate in sorted(rates - {facts.sample_rate}):
         message = f"the front end works at {rate} Hz and data set {facts.name!r} is stored at {facts.sample_rate} Hz"
         yield message, f"Prepare it again with --rate {rate}."
+    if spec.task == "finetune" and not facts.classes:
+        yield f"data set {facts.name!r} has no classes: it is for pre-training", "Choose a set with labels."
+        return
     several = f"clips of {facts.name!r} have none or several"
     if isinstance(spec.objective, Classify) and spec.objective.loss == "ce" and facts.multi_label:
         message = f"objective.loss ce is for one label per clip, and {several}"

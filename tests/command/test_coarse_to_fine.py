@@ -124,7 +124,7 @@ def test_the_restart_control_crosses_borders_that_resize_nothing(c2f, env):
     done = c2f("finetune", C2F, "control=restart", *short, "--run", "restart", env=env)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("8 x 8 tokens") == 3 and "patch 4" not in done.stderr
-    assert done.stderr.count("  resized: nothing, the token grid and the patch stay\n") == 2
+    assert done.stderr.count("  resized: nothing, no tensor has the shape of the grid or the patch\n") == 2
     flops = {p["flops"] for p in outcome(Path(env["C2F_RUNS"]) / "restart")["phases"]}
     assert len(flops) == 1
 

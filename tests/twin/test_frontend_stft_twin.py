@@ -48,7 +48,7 @@ def plain_hertz(mel: float, scale: str) -> float:
 
 def plain_bank(scale: str, mels: int, fft: int, rate: int, low: float, high: float) -> np.ndarray:
     """(mels, bins), weight by weight."""
-    first, last = plain_mel(low, scale), plain_mel(min(high, rate / 2), scale)
+    first, last = plain_mel(low, scale), plain_mel(high, scale)
     at = [first + k * (last - first) / (mels + 1) for k in range(mels + 2)]
     if scale != "kaldi":
         at = [plain_hertz(mel, scale) for mel in at]

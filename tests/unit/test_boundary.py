@@ -308,6 +308,6 @@ def test_the_account_of_what_is_created_recomputed_or_unchanged() -> None:
     ]
     assert Crossing([], {}, ["optimiser moments"]).lines("weights, EMA teacher") == [
         "carried over: weights, EMA teacher",
-        "resized: nothing, the token grid and the patch stay",
+        "resized: nothing, no tensor has the shape of the grid or the patch",
         "starting afresh: optimiser moments; dropped: nothing",
     ]

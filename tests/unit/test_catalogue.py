@@ -9,8 +9,13 @@ import pytest
 
 from c2ftool.cli.listings import backbones
 from c2ftool.engine.catalogue import Entry, catalogue
+from c2ftool.engine.cost import memory
+from c2ftool.objectives.build import build_objective
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.load import load_file
+from c2ftool.spec.resolve import DataFacts, resolve
 
+FINETUNE = Path(__file__).parents[1] / "specs" / "finetune.yaml"
 PAGE = Path(__file__).parents[2] / "docs" / "backbones.md"
 
 
@@ -62,3 +67,18 @@ def test_the_page_says_which_compression_each_family_takes() -> None:
         )
     free = re.search(r"`mel_factor`: for (.+?)\. ", table)
     assert free and set(re.findall(r"`(\w+)`", free[1])) == {f for f, s in families.items() if not s.fixed_mels}
+
+
+@pytest.mark.parametrize("name", ["eat_tiny", *(n for n in BACKBONES if n.endswith("_micro"))])
+def test_the_memory_of_every_backbone_can_be_planned(name: str) -> None:
+    size = BACKBONES[name]
+    facts = DataFacts(
+        name="x", classes=["a", "b"], sample_rate=size.frontend.sample_rate, multi_label=False, mean=0.0, std=1.0,
+        fingerprint="f", clips_train=8, clips_valid=0, clips_test=0,
+    )  # fmt: skip
+    overrides = ["model=null", f"model={{backbone: {name}, head: {{kind: clip}}}}", "frontend={frames: 129}",
+                 "data.valid=[]", "data.test=[]", "evaluate={}"]  # fmt: skip
+    run = resolve(load_file(FINETUNE, overrides).spec, facts)
+    planned = memory(run, run.phases[-1])
+    weights = sum(t.numel() for t in build_objective(run).student.parameters()) * 4
+    assert planned.total > 4 * weights  # weights, gradients and two moments, and what the blocks keep

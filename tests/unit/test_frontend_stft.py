@@ -273,11 +273,13 @@ def test_slaney_triangles_have_area_one_and_kaldis_height_one() -> None:
         assert torch.allclose(mel_bank(bank, 20, 8192, 16_000, 50.0, 8000.0, cpu).amax(0), torch.ones(20), atol=0.1)
 
 
-def test_an_upper_edge_above_half_the_rate_is_cut() -> None:
+def test_bands_above_half_the_rate_have_no_weight() -> None:
+    """HTS-AT at 16 kHz keeps its 64 bands up to 14 kHz: 9 are empty, and the others lie where they were."""
     cpu = torch.device("cpu")
-    cut = mel_bank("slaney", 64, 512, 16_000, 50.0, 14_000.0, cpu)
-    assert torch.equal(cut, mel_bank("slaney", 64, 512, 16_000, 50.0, 8000.0, cpu))
-    assert torch.equal(cut, mel_bank("slaney", 64, 512, 16_000, 50.0, None, cpu))
+    bank = mel_bank("slaney", 64, 1024, 16_000, 50.0, 14_000.0, cpu)
+    assert int((bank.sum(0) == 0).sum()) == 9
+    assert [int(bank[:, band].argmax()) for band in (10, 30, 50)] == [41, 135, 411]
+    assert not torch.equal(bank, mel_bank("slaney", 64, 1024, 16_000, 50.0, 8000.0, cpu))
     with pytest.raises(ValueError, match="between 9000 and 8000 Hz"):
         mel_bank("htk", 64, 512, 16_000, 9000.0, 14_000.0, cpu)
 

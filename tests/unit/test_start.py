@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from c2ftool.compression.resize import axis_map
-from c2ftool.engine.start import _compare_frontends, _frontend_of, load_start
-from c2ftool.errors import DataError
+from c2ftool.engine.start import _compare_frontends, _frontend_of, load_start, require_reference
+from c2ftool.engine.train import Options, train
+from c2ftool.errors import DataError, UsageError
 from c2ftool.models.public import fpasst
 from c2ftool.models.public.writing import Parts, published
 from c2ftool.models.weights import save_weights
@@ -39,7 +40,9 @@ def said(theirs: dict) -> list[str]:
 
 
 def test_published_weights_have_their_front_end_on_record():
-    theirs = _frontend_of("public:eat_base_epoch30_pretrained", None)
+    theirs = _frontend_of(
+        "public:eat_base_epoch30_pretrained", SimpleNamespace(record=None, family="eat", backbone_name="eat_base")
+    )
     assert theirs["mels"] == 128 and theirs["mean"] == -4.268
     assert said(theirs) == [
         "warning: front end: the weights were made with mels 128, this run has 64",
@@ -49,7 +52,13 @@ def test_published_weights_have_their_front_end_on_record():
 
 def test_compression_is_no_contradiction_and_files_without_a_record_say_nothing():
     assert said(OURS.model_dump() | {"hop": 160, "frames": 304}) == []
-    assert _frontend_of("file:some.pt", None) == {} and said({}) == []
+    unknown = SimpleNamespace(record=None, family="eat", backbone_name=None)
+    assert _frontend_of("file:some.pt", unknown) == {} and said({}) == []
+
+
+def test_a_published_file_has_the_front_end_of_its_family():
+    theirs = _frontend_of("file:some.pt", SimpleNamespace(record=None, family="htsat", backbone_name="htsat_base"))
+    assert "warning: front end: the weights were made with sample_rate 32000, this run has 16000" in said(theirs)
 
 
 FINETUNE = Path(__file__).parents[1] / "specs" / "finetune.yaml"
@@ -195,3 +204,46 @@ def test_a_file_that_does_not_tell_its_grid_says_so(tmp_path: Path) -> None:
         started("ast_micro", path, tmp_path, "frontend.frames=501")
     said = started("ast_micro", path, tmp_path, "frontend.frames=333")
     assert "of as many classes; a published file does not name them" in said[0]
+
+
+def test_names_of_weights_are_checked_before_anything_is_fetched() -> None:
+    beats, ast = BACKBONES["beats_base"], BACKBONES["ast_base"]
+    for reference, size in (("public:beats_iter3", beats), ("timm:deit_base_distilled_patch16_384", ast), (None, ast)):
+        require_reference(reference, size)
+    for reference, size, message in (
+        ("public:beats_iter33", beats, "Did you mean public:beats_iter3"),
+        ("public:asit_base_pretrained", BACKBONES["m2d_base"], "public:asit_base_pretrained cannot start m2d_base"),
+        ("timm:deit_base_distilled_patch16_384", beats, "cannot start beats_base"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            require_reference(reference, size)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deit.pt"
+    torch.save(deit() | {"blocks.1.mlp.fc2.weight": torch.full((96, 384), float("nan"))}, path)
+    with pytest.raises(DataError, match=r"not finite: blocks\.1\.mlp\.fc2\.weight"):
+        started("fpasst_micro", path, tmp_path)
+
+
+@pytest.mark.parametrize("axes", [0, 1, 2, 4])
+def test_a_table_of_other_axes_is_told(axes: int, tmp_path: Path) -> None:
+    path = tmp_path / "published.pt"
+    run = resolved("asit_micro", path)
+    state = {n.removeprefix("backbone."): t for n, t in build_objective(run).student.state_dict().items()}
+    backbone = {name: t for name, t in state.items() if not name.startswith("head.")}
+    content = published("asit", Parts(backbone)).content
+    content["model.pos_embed"] = torch.zeros([3] * axes)
+    torch.save(content, path)
+    with pytest.raises(DataError):
+        started("asit_micro", path, tmp_path)
+
+
+def test_a_start_that_fails_leaves_no_run_behind(data_root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deit.pt"
+    torch.save(deit(), path)
+    model = f"model={{backbone: beats_micro, head: {{kind: clip}}, weights: 'file:{path}'}}"
+    loaded = load_file(FINETUNE, ["model=null", model, "frontend=null", "tracking.kind=none"])
+    with pytest.raises(DataError, match="cannot start beats_micro"):
+        train(loaded, Options(data_root, tmp_path / "runs", run="x", quiet=True, device="cpu"))
+    assert not (tmp_path / "runs" / "x").exists()

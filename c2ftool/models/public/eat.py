@@ -107,7 +107,13 @@ def _place(name: str) -> tuple[str, str | None]:
 def _about_positions(table: Tensor) -> str:
     """Why a stored table of positions is left aside; says so if it is not the one that is computed instead."""
     shape = list(table.shape)
-    if len(shape) != 3 or shape[2] % 4 or shape[1] % _FREQUENCY or not 0 < shape[1] <= MAX_TIME * _FREQUENCY:
+    if (
+        len(shape) != 3
+        or not table.numel()
+        or shape[2] % 4
+        or shape[1] % _FREQUENCY
+        or not 0 < shape[1] <= MAX_TIME * _FREQUENCY
+    ):
         return f"positions are recomputed; the file's table has another shape, {shape}"
     own = sincos_2d(shape[1] // _FREQUENCY, _FREQUENCY, shape[2], torch.device("cpu"))
     difference = float((own - table[0].float()).abs().max())

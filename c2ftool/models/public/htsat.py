@@ -193,7 +193,10 @@ def to_public(backbone: Mapping[str, Tensor], head: Mapping[str, Tensor], grid: 
     widths = [backbone[f"blocks.{n}.norm1.weight"].shape[0] for n in range(depth(backbone))]
     first = [n for n, width in enumerate(widths) if n == 0 or width != widths[n - 1]] + [len(widths)]
     if not _tables_fit(backbone, first, grid):
-        raise ValueError(f"the published layout has no weights of {grid[1]} x {grid[0]} patches such as these")
+        raise ValueError(
+            f"the published layout has no weights of {grid[1]} x {grid[0]} patches such as these: it is of square "
+            "images; train with frontend.frames=1001 (short clips: frontend.pad=repeat)"
+        )
     public = front_end_constants() | {f"bn0.{kind}": backbone[f"bn0.{kind}"] for kind in BATCH_NORM}
     for layer in _PLAIN[:2]:
         public |= renamed_layer(layer, backbone, layer)

@@ -7,6 +7,7 @@ program) is refused with one DataError that says what it is.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,9 @@ def _zip(path: Path) -> PublicFile:
 def _legacy(path: Path) -> PublicFile:
     """The format of torch before 1.6. Its tensors are made by torch, from classes that are all inert or torch's own."""
     try:
-        with torch.serialization.safe_globals([(Inert, name) for name in _LEGACY_INERT]):
+        inert = torch.serialization.safe_globals([(Inert, name) for name in _LEGACY_INERT])
+        with inert, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol: it is refused or read, whatever that is
             # the argument must be given: an environment variable overrides its default
             root = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:

@@ -54,7 +54,10 @@ def published(family: str, parts: Parts) -> Written:
             return _flat(ssast.to_public(parts.backbone, parts.head, decoder=parts.decoder, grid=parts.grid))
         case "htsat":
             if "conv.weight" not in head:
-                raise ValueError("HTS-AT's layout has a token-semantic head, and these weights have none")
+                raise ValueError(
+                    "HTS-AT's layout has a token-semantic head, and these weights have none; "
+                    "train with head: {kind: token_semantic}"
+                )
             state = htsat.to_public(parts.backbone, head, parts.grid or (256, 16))
             return Written({"state_dict": state}, _read(state).report)
         case "cnn14":
