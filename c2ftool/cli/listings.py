@@ -104,11 +104,9 @@ def print_rows(rows: Rows, as_json: bool = False) -> None:
 
     width = None if "COLUMNS" in os.environ or (Path("/dev/tty").exists() and os.isatty(1)) else 220
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = list(rows[0]) if rows else []
-    for place, column in enumerate(columns):
+    for place, column in enumerate(rows[0] if rows else []):
         numeric = all(isinstance(row[column], (int, float)) for row in rows)
-        short = place == 0 or (place + 1 < len(columns) and max(len(str(row[column])) for row in rows) <= 30)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=short)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console(width=width, highlight=False).print(table)

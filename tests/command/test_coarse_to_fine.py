@@ -134,7 +134,7 @@ def test_a_run_can_start_from_the_weights_of_a_coarse_phase(trained, c2f, env):
     done = c2f("finetune", C2F, *arguments, env=env)
     assert done.returncode == 0, done.stderr
     assert "weights: backbone of run:c2f@coarse, its head" in done.stderr
-    assert f"  {POSITIONS}: positions 8 x 2 -> 8 x 8 (cut)\n" in done.stderr  # where there is nothing to cut: bilinear
+    assert f"  {POSITIONS}: positions 8 x 2 -> 8 x 8 (bilinear)\n" in done.stderr
     assert f"  {KERNEL}: patch kernel 16 x 64 -> 16 x 16 (pi)\n" in done.stderr
 
 
