@@ -27,9 +27,10 @@ def pytest_collection_modifyitems(items):
 
 def run_c2f(*arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300):
     """The finished `c2f ARGUMENTS`: stdout, stderr, returncode."""
+    ours = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # which test workers set
     return subprocess.run(
         [sys.executable, "-m", "c2ftool", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})},
+        env={**ours, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})},
         cwd=cwd,
         capture_output=True,
         text=True,
