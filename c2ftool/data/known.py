@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from c2ftool.data.sources import librispeech
 from c2ftool.spec.data import ClassBalanced, Data
 
 
@@ -25,18 +26,7 @@ KNOWN: dict[str, KnownSet] = {
     # the 31 classes of AdaMML; other lists have 32 to 34, and the coarse-to-fine paper about 20,000 and 2,700 clips
     "kinetics_sounds": KnownSet(31, {"train": 22_521, "valid": 1_532, "test": 1_532}),
     "esc50": KnownSet(50, {"train": 2_000}, folds=5),
-    "librispeech": KnownSet(
-        0,
-        {
-            "train-clean-100": 28_539,
-            "train-clean-360": 104_014,
-            "train-other-500": 148_688,
-            "dev-clean": 2_703,
-            "dev-other": 2_864,
-            "test-clean": 2_620,
-            "test-other": 2_939,
-        },
-    ),
+    "librispeech": KnownSet(0, librispeech.CLIPS),
     "speech_commands": KnownSet(35, {"train": 84_843, "valid": 9_981, "test": 11_005}),
 }
 

@@ -12,7 +12,7 @@ import torch
 from deterministic import fill, spectrogram, waveform
 from torch import Tensor, nn
 
-from c2ftool.frontend.kaldi import log_mel
+from c2ftool.frontend import build
 from c2ftool.models.positions import MAX_TIME, sincos_2d
 from c2ftool.models.weights import Start, load_into, starting_weights
 from c2ftool.spec.backbones import BACKBONES
@@ -110,10 +110,7 @@ def frontend_of(mean: float, std: float, frames: int = 1024) -> ResolvedFrontend
 
 def raw_log_mel(wave: Tensor, spec: ResolvedFrontend) -> Tensor:
     """(frames, mels) before padding and normalising, of a (1, samples) waveform."""
-    return log_mel(
-        wave - wave.mean(), sample_rate=spec.sample_rate, mels=spec.mels, frame_length=spec.frame_length, hop=spec.hop,
-        window=spec.window,
-    )[0]  # fmt: skip
+    return build.raw_log_mel(wave, spec)[0]
 
 
 def time_first(pair: Sequence[int]) -> tuple[int, int]:

@@ -38,7 +38,7 @@ from c2ftool.models.public.deit import (
     patch_rows,
 )
 
-_HEAD = {"mlp_head.0": "norm", "mlp_head.1": "fc"}
+HEAD = {"mlp_head.0": "norm", "mlp_head.1": "fc"}
 _IMAGENET_CLASSES = 1000
 _MELS = 128  # of every published AST
 # Patches of the table of positions -> (time, frequency), of 16 x 16 patches: strides 10, 12, 14, 16 at 1024 frames,
@@ -74,7 +74,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
         ignored=sorting.ignored,
         unexpected=sorting.unexpected,
         missing=sorting.missing(
-            {"backbone": body_tensors(backbone), "head": tensors_of(_HEAD.values()) if head else set()}
+            {"backbone": body_tensors(backbone), "head": tensors_of(HEAD.values()) if head else set()}
         ),
         notes=(note,) if note else (),
     )
@@ -83,7 +83,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
 
 def _head_name(name: str) -> str | None:
     match = LAYER.fullmatch(name)
-    return f"{_HEAD[match[1]]}.{match[2]}" if match and match[1] in _HEAD else None
+    return f"{HEAD[match[1]]}.{match[2]}" if match and match[1] in HEAD else None
 
 
 def grid_of(rows: int, patch: Pair | None) -> tuple[Pair | None, str]:
@@ -111,6 +111,14 @@ def to_public(backbone: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> Sta
     The ImageNet classifiers, which we do not keep and AST never uses, are written as zeros: without them a strict
     `load_state_dict` of the published model would refuse the file. Raises KeyError where a tensor is missing.
     """
+    public = public_body(backbone)
+    for published, ours in HEAD.items():
+        public |= renamed_layer(f"module.{published}", head, ours)
+    return public
+
+
+def public_body(backbone: Mapping[str, Tensor]) -> State:
+    """The body under its published names, the unused ImageNet classifiers with it; KeyError for a missing tensor."""
     body: State = {name: backbone[name] for name in ("cls_token", "pos_embed", "dist_token")}
     for layer in ("patch_embed.proj", *block_layers(backbone), "norm"):
         body |= renamed_layer(layer, backbone, layer)
@@ -118,7 +126,4 @@ def to_public(backbone: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> Sta
     for unused in UNUSED_HEADS:
         body[f"{unused}.weight"] = torch.zeros(_IMAGENET_CLASSES, width)
         body[f"{unused}.bias"] = torch.zeros(_IMAGENET_CLASSES)
-    public = {f"module.v.{name}": tensor for name, tensor in body.items()}
-    for published, ours in _HEAD.items():
-        public |= renamed_layer(f"module.{published}", head, ours)
-    return public
+    return {f"module.v.{name}": tensor for name, tensor in body.items()}

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from c2ftool.models.public import sed
 from c2ftool.models.public.account import (
     LAYER,
     Adapted,
@@ -40,7 +41,6 @@ SED_PREFIX = "model.model."
 _STEM = "patch_embedding.weight"
 _TABLE = re.compile(r"encoder\.layers\.(\d{1,3})\.self_attn\.relative_attention_bias\.weight")
 _LAYERS = re.compile(r"encoder\.layers\.(\d{1,3})\.(.+)")
-_RNN = re.compile(r"seq_model\.(rnn\.(?:weight|bias)_(?:ih|hh)_l\d(?:_reverse)?)")
 _TIED = "one bias table for all layers"
 # Published name -> ours. `.weight` and `.bias` follow where a name is that of a layer.
 _OUTSIDE = {
@@ -72,7 +72,6 @@ _BLOCK = {
     "final_layer_norm": "norm2",
 }
 _SCALE = {"self_attn.grep_a": "attn.gate_scale"}
-_HEAD = {"strong_head": "strong", "weak_head": "weak"}
 _PREDICTOR = {"predictor": "fc"}
 
 
@@ -99,7 +98,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
         elif inside and (ours := _backbone_name(inside)):
             sorting.place(name, "backbone", ours, tensor)
         else:
-            sorting.place(name, "head", _head_name(name) or _layer(inside or "", _PREDICTOR), tensor)
+            sorting.place(name, "head", sed.head_name(name) or _layer(inside or "", _PREDICTOR), tensor)
     _place_table(sorting, tables)
     backbone, head = sorting.parts["backbone"], sorting.parts["head"]
     report = Report(
@@ -133,10 +132,6 @@ def _backbone_name(name: str) -> str | None:
     return _layer(name, _OUTSIDE)
 
 
-def _head_name(name: str) -> str | None:
-    return match[1] if (match := _RNN.fullmatch(name)) else _layer(name, _HEAD)
-
-
 def _layer(name: str, names: Mapping[str, str]) -> str | None:
     match = LAYER.fullmatch(name)
     return f"{names[match[1]]}.{match[2]}" if match and match[1] in names else None
@@ -164,7 +159,7 @@ def _expected(blocks: int) -> set[str]:
 def _expected_head(head: State) -> set[str]:
     if not head:
         return set()
-    return tensors_of(["fc"] if "fc.weight" in head else ["strong", "weak"])
+    return tensors_of(["fc"]) if "fc.weight" in head else sed.head_tensors(head)
 
 
 def to_public(
@@ -186,11 +181,7 @@ def to_public(
     if layout == "original":
         return body | (_renamed("predictor", "fc", head) if head else {})
     body = {SED_PREFIX + name: tensor for name, tensor in body.items()}
-    if head:
-        body |= {f"seq_model.{name}": tensor for name, tensor in head.items() if name.startswith("rnn.")}
-        for published, ours in _HEAD.items():
-            body |= _renamed(published, ours, head)
-    return body
+    return body | sed.public_head(head or {})
 
 
 def _public_block(block: int, backbone: Mapping[str, Tensor]) -> State:

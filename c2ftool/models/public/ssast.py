@@ -23,7 +23,6 @@ from c2ftool.models.public.account import (
     Report,
     Sorting,
     State,
-    block_layers,
     cls_width,
     depth,
     patch_of,
@@ -32,7 +31,6 @@ from c2ftool.models.public.account import (
 )
 from c2ftool.models.public.deit import (
     NOT_USED,
-    UNUSED_HEADS,
     body_name,
     body_tensors,
     is_unused_head,
@@ -46,11 +44,9 @@ _DECODER = {
     "gpredlayer.0": "generative.0",
     "gpredlayer.2": "generative.2",
 }
-_HEAD = {"mlp_head.0": "norm", "mlp_head.1": "fc"}
 _MELS, _FRAMES = "p_input_fdim", "p_input_tdim"
 _INPUT = (_MELS, _FRAMES)
 _INPUT_READ = "the size of the input, by which the grid of tokens is told"
-_IMAGENET_CLASSES = 1000
 _FRAME_MELS = 128  # of a patch of the frame variant
 
 
@@ -90,7 +86,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> Adapted:
         missing=sorting.missing(
             {
                 "backbone": body_tensors(backbone),
-                "head": tensors_of(_HEAD.values()) if head else set(),
+                "head": tensors_of(ast.HEAD.values()) if head else set(),
                 "decoder": tensors_of(_DECODER.values()) | {"mask_token"} if decoder else set(),
             }
         ),
@@ -106,7 +102,7 @@ def _place(name: str) -> tuple[str, str | None]:
     match = LAYER.fullmatch(name)
     if match is None:
         return "decoder", None
-    part, layers = ("head", _HEAD) if match[1] in _HEAD else ("decoder", _DECODER)
+    part, layers = ("head", ast.HEAD) if match[1] in ast.HEAD else ("decoder", _DECODER)
     return part, f"{layers[match[1]]}.{match[2]}" if match[1] in layers else None
 
 
@@ -157,12 +153,7 @@ def to_public(
     sizes = {_MELS: grid[1] * patch[1], _FRAMES: grid[0] * patch[0]}
     public: State = {f"module.{name}": torch.tensor(sizes[name]) for name in _INPUT}
     public["module.mask_embed"] = decoder["mask_token"]
-    public |= {f"module.v.{name}": backbone[name] for name in ("cls_token", "pos_embed", "dist_token")}
-    for layer in ("patch_embed.proj", *block_layers(backbone), "norm"):
-        public |= renamed_layer(f"module.v.{layer}", backbone, layer)
-    for unused in UNUSED_HEADS:
-        public[f"module.v.{unused}.weight"] = torch.zeros(_IMAGENET_CLASSES, backbone["cls_token"].shape[-1])
-        public[f"module.v.{unused}.bias"] = torch.zeros(_IMAGENET_CLASSES)
+    public |= ast.public_body(backbone)
     for published, ours in _DECODER.items():
         public |= renamed_layer(f"module.{published}", decoder, ours)
     return public
