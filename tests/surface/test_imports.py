@@ -19,6 +19,8 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "draws": set(),
+    # when events are, as frames: sampling, labels and metrics agree on it
+    "events": set(),
     "compression": BOTTOM | {"spec"},
     # the grid arithmetic is pure integers: specs are checked and resolved with it
     "spec": BOTTOM | {"compression"},
@@ -28,8 +30,8 @@ ALLOWED = {
     "augment": BOTTOM | {"spec", "draws"},
     "models": BOTTOM | {"spec", "draws", "frontend", "masks", "augment", "compression"},
     # `prepare` measures the statistics of the log-mel with the front end itself
-    "data": BOTTOM | {"spec", "draws", "frontend"},
-    "metrics": BOTTOM | {"spec"},
+    "data": BOTTOM | {"spec", "draws", "events", "frontend"},
+    "metrics": BOTTOM | {"spec", "events"},
     "costs": BOTTOM | {"spec"},
     "objectives": BOTTOM | {"spec", "draws", "frontend", "masks", "augment", "compression", "models"},
     "engine": None,
