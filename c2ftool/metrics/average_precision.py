@@ -82,12 +82,25 @@ def _columns(marks: NDArray[np.bool_], values: NDArray[np.floating]) -> Iterator
     clips, classes = values.shape
     width = max(1, _BLOCK // max(clips, 1))
     for first in range(0, classes, width):
-        block = np.array(values[:, first : first + width].T, order="C")  # a copy always: it is sorted in place
-        chosen = np.ascontiguousarray(marks[:, first : first + width].T)
-        positives = [np.sort(row[mark]) for row, mark in zip(block, chosen, strict=True)]
+        columns = slice(first, min(first + width, classes))
+        count = columns.stop - first
+        # the positives are few: they are picked before the copy, since turning all marks costs half as much as it
+        rows, mine = np.divmod(np.flatnonzero(marks[:, columns]), count)
+        by_class = np.argsort(mine.astype(np.min_scalar_type(count)), kind="stable")  # 16 bits: a radix sort
+        positives = np.split(values[rows, first + mine][by_class], np.cumsum(np.bincount(mine, minlength=count))[:-1])
+        block = _turned(values[:, columns])
         block.sort(axis=1)
-        for offset, (row, mine) in enumerate(zip(block, positives, strict=True)):
-            yield first + offset, row, mine
+        for number, (row, found) in enumerate(zip(block, positives, strict=True), first):
+            yield number, row, np.sort(found)
+
+
+def _turned(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A copy of shape (C, N), made in tiles that fit a processor's cache: twice as quick as in one go."""
+    result = np.empty(values.shape[::-1], values.dtype)
+    for row in range(0, len(values), 1024):
+        tile = slice(row, row + 1024)
+        result[:, tile] = values[tile].T
+    return result
 
 
 def _checked(targets: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
@@ -96,10 +109,10 @@ def _checked(targets: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], 
     if marks.ndim != 2 or marks.shape != values.shape:
         raise ValueError(f"targets and scores must both be (clips, classes), not {marks.shape} and {values.shape}")
     if marks.dtype != np.bool_:
-        as_bool = marks.astype(np.bool_)
-        if not np.array_equal(as_bool, marks):
+        ones = marks == 1
+        if not (ones | (marks == 0)).all():
             raise ValueError("targets must be 0 or 1")
-        marks = as_bool
+        marks = ones
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float32 if values.dtype == np.float16 else np.float64)
     if not np.isfinite(values).all():
