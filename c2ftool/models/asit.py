@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from c2ftool.draws import Draw
 from c2ftool.models.layout import Kernel, Sized, Table
 from c2ftool.models.prenorm import PreNormVit
 
@@ -23,6 +24,6 @@ class Asit(PreNormVit):
     }
     mel_major: ClassVar[bool] = False
 
-    def published_sequence(self, features: Tensor) -> Tensor:
+    def published_sequence(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, 1 + T F, D): CLS and all tokens as they come, the mel axis fastest, which is not an order in time."""
-        return self(features)
+        return self(features, draw)

@@ -119,16 +119,16 @@ class Backbone(nn.Module, ABC):
         """(B, E): the clip embedding of (B, frames, mels)."""
         return self.embedding(self(features))
 
-    def sequence(self, features: Tensor) -> Tensor:
-        """(B, T, D) in time order: tokens averaged over the mel axis."""
+    def sequence(self, features: Tensor, draw: Draw | None = None) -> Tensor:
+        """(B, T, D) in time order: tokens averaged over the mel axis. draw: of the rows, as for `forward`."""
         time, frequency = self.grid(features.shape[1])
-        tokens = self(features)[:, self.prefix :]
+        tokens = self(features, draw)[:, self.prefix :]
         shape = (frequency, time) if self.mel_major else (time, frequency)
         return tokens.unflatten(1, shape).mean(1 if self.mel_major else 2)
 
-    def published_sequence(self, features: Tensor) -> Tensor:
+    def published_sequence(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, S, E): the sequence that published frame heads were trained on; `sequence` unless a family differs."""
-        return self.sequence(features)
+        return self.sequence(features, draw)
 
     def skips(self, draw: Draw | None) -> list[Tensor | None]:
         """The factors of each block's branches, (2, R, 1, 1), in training where branches are skipped; else None."""

@@ -132,9 +132,9 @@ class Beats(Backbone):
         """(B, frames, mels) -> (B, N, D)."""
         return self.encode(self.embed(features), draw)
 
-    def published_sequence(self, features: Tensor) -> Tensor:
+    def published_sequence(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, N, D): all tokens in their flat order, which the published frame heads took for time."""
-        return self(features)
+        return self(features, draw)
 
     def set_tokens(self, tokens: Tokens) -> list[Change]:
         """Take another token grid and patch; a kernel of another shape is left unset."""

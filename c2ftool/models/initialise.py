@@ -1,7 +1,8 @@
 """First weights: a function of the seed and of each tensor's own name, so adding a part leaves the others as they were.
 
 A backbone's are by its family's rule (`first_value`). EAT's decoder keeps torch's default, uniform with bound
-1 / sqrt(fan in). Heads: linear layers truncated normal 0.02 with zero bias, other layers by their own rule.
+1 / sqrt(fan in). Heads: linear layers truncated normal 0.02 with zero bias, recurrent ones uniform with bound
+1 / sqrt(hidden units) as torch has them, biases too.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ def _first(owner: nn.Module, short: str, value: Tensor, generator: torch.Generat
     """Of heads and of what stands beside a backbone."""
     if isinstance(owner, nn.LayerNorm | nn.BatchNorm1d | nn.BatchNorm2d):
         value.fill_(1.0 if short == "weight" else 0.0)
+    elif isinstance(owner, nn.RNNBase):
+        bound = 1 / math.sqrt(owner.hidden_size)
+        value.uniform_(-bound, bound, generator=generator)
     elif short == "bias":
         value.zero_()
     else:

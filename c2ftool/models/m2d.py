@@ -77,10 +77,10 @@ class M2d(PreNormVit):
         cls = torch.cat(classes, dim=1).mean(1, keepdim=True)
         return torch.cat([cls, torch.cat(parts, dim=2).flatten(1, 2)], dim=1)
 
-    def published_sequence(self, features: Tensor) -> Tensor:
+    def published_sequence(self, features: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, T, F D): the tokens of a time step side by side, low frequencies first."""
         time, frequency = self.tokens.grid
-        return self(features)[:, 1:].unflatten(1, (frequency, time)).transpose(1, 2).flatten(2)
+        return self(features, draw)[:, 1:].unflatten(1, (frequency, time)).transpose(1, 2).flatten(2)
 
     def _chunks(self, features: Tensor) -> Tensor:
         """(R, F, t, D) with positions, of (R, frames, mels) that are no more than a chunk."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import cases_ast
 import cases_beats
 import cases_compression
+import cases_heads
 import cases_htsat
 import cases_sed
 import cases_ssast
@@ -169,4 +170,5 @@ RUN: dict[str, Callable[[Case], Outputs]] = (
     | cases_htsat.RUN
     | cases_beats.RUN
     | cases_sed.RUN
+    | cases_heads.RUN
 )

@@ -28,7 +28,8 @@ def published_beats(case: Case) -> Outputs:
     front, tokens = compressed(front, NoCompression(method="none"), size, size.patch)
     backbone = Beats(size, tokens).eval()
     load_strictly(backbone, start.backbone)
-    head = FrameHead(backbone.width, config["n_classes_strong"], config["n_classes_weak"], config["seq_len"]).eval()
+    strong, weak = config["n_classes_strong"], config["n_classes_weak"]
+    head = FrameHead(backbone.width, strong, config["seq_len"], weak_classes=weak).eval()
     load_strictly(head, start.head)
 
     outputs: Outputs = {}

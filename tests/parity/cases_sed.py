@@ -59,7 +59,8 @@ def trained(case: Case) -> tuple[Backbone, FrameHead, ResolvedFrontend]:
     load_strictly(backbone, fit(start.backbone, backbone.sized, old, new, rules)[0])
     assert start.head is not None
     width = start.head["strong.weight"].shape[1]
-    heads = FrameHead(width, config["n_classes_strong"], config["n_classes_weak"], config["seq_len"]).eval()
+    strong, weak = config["n_classes_strong"], config["n_classes_weak"]
+    heads = FrameHead(width, strong, config["seq_len"], weak_classes=weak).eval()
     load_strictly(heads, start.head)
     return backbone, heads, front
 

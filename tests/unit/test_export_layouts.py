@@ -71,7 +71,7 @@ def test_heads_of_frames_come_back_as_they_were(family: str, tmp_path: Path) -> 
     name = SIZES[family]
     tokens = tokens_in(name)
     backbone = build_backbone(Model(backbone=name), tokens)
-    heads = FrameHead(5 * backbone.width if family == "m2d" else backbone.width, 4, 3)
+    heads = FrameHead(5 * backbone.width if family == "m2d" else backbone.width, 4, 250, weak_classes=3)
     initialise(backbone, 2)
     initialise(heads, 2)
     start = read_again(family, Parts(state(backbone), state(heads)), tmp_path / "published.pt")

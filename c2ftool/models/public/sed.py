@@ -121,8 +121,7 @@ def head_tensors(head: Mapping[str, Tensor]) -> set[str]:
     """The names that heads must have: none of them, or both layers; a recurrent network's layers are whole."""
     if not head:
         return set()
-    layers = {match[1] for name in head if (match := _RNN.fullmatch(name))}
-    return tensors_of(_HEADS.values()) | {name for layer in layers for name in _recurrent(layer)}
+    return tensors_of(_HEADS.values()) | {name for layer in range(_layers(head)) for name in _recurrent(layer)}
 
 
 def public_head(head: Mapping[str, Tensor]) -> State:
@@ -130,14 +129,18 @@ def public_head(head: Mapping[str, Tensor]) -> State:
 
     Raises KeyError where a tensor is missing.
     """
-    layers = sorted({match[1] for name in head if (match := _RNN.fullmatch(name))})
-    public = {f"{_SEQUENCE}{name}": head[name] for layer in layers for name in _recurrent(layer)}
+    public = {f"{_SEQUENCE}{name}": head[name] for layer in range(_layers(head)) for name in _recurrent(layer)}
     for published, ours in _HEADS.items() if head else ():
         public |= renamed_layer(published, head, ours)
     return public
 
 
-def _recurrent(layer: str) -> list[str]:
+def _layers(head: Mapping[str, Tensor]) -> int:
+    """The layers of the recurrent network that the names tell of."""
+    return 1 + max((int(match[1]) for name in head if (match := _RNN.fullmatch(name))), default=-1)
+
+
+def _recurrent(layer: int) -> list[str]:
     """The tensors of one layer of a bidirectional network, in torch's order."""
     kinds = [f"{kind}_{gates}" for kind in ("weight", "bias") for gates in ("ih", "hh")]
     return [f"rnn.{kind}_l{layer}{way}" for way in ("", "_reverse") for kind in kinds]

@@ -14,6 +14,8 @@ from c2ftool.models.public.layouts import layout_of
 
 # Families whose layout is that of the sound-event files, with heads of frames.
 _SED = {"atst": atst.to_public, "fpasst": fpasst.to_public, "m2d": m2d.to_public, "asit": asit.to_public}
+# Families whose layout has no place for such heads.
+_OF_CLIPS = {"eat": "EAT", "ast": "AST", "ssast": "SSAST"}
 WRITTEN = ("eat", "ast", "ssast", "htsat", "cnn14", "beats", *_SED)
 
 
@@ -40,6 +42,8 @@ class Written:
 def published(family: str, parts: Parts) -> Written:
     """The parts in the family's layout. Raises KeyError for a tensor that is missing, ValueError for what cannot be."""
     head = parts.head or {}
+    if "strong.weight" in head and family in _OF_CLIPS:
+        raise ValueError(f"{_OF_CLIPS[family]}'s layout has a head of clips, and these weights have one of frames")
     match family:
         case "eat":
             model = eat.to_public(parts.backbone, head=parts.head, decoder=parts.decoder, teacher=parts.teacher)
