@@ -22,18 +22,27 @@ def prepare(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="The layout: esc50, speech_commands, audioset, vggsound, voxceleb1, kinetics_sounds, librispeech, "
-            "folder (a folder per class) or csv (path, label or labels, split or fold); or demo, the built-in set.",
+            help="The layout: esc50, speech_commands, audioset, vggsound, voxceleb1, kinetics_sounds, librispeech; "
+            "with events: audioset_strong, desed, dcase2016_task2, maestro; one's own: folder (a folder per class), "
+            "csv (path, label or labels, split or fold) or events (filename, onset, offset, event_label); or demo, "
+            "the built-in set.",
             show_default=False,
         ),
     ],
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="Where the audio and its metadata are.", show_default=False),
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Where the audio and its metadata are; csv, events: a table.",
+            show_default=False,
+        ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the set; the layout's (folder, csv: the source's) if not given."),
+        typer.Option(
+            metavar="NAME", help="Name of the set; the layout's (folder, csv, events: the source's) if not given."
+        ),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--to", metavar="ROOT", help="Folder of prepared sets; C2F_DATA, or `data`.")
@@ -68,6 +77,8 @@ def prepare(
     c2f prepare audioset --from /data/audioset --part $SLURM_ARRAY_TASK_ID/64
     c2f prepare folder --from ~/birds --name birds
     c2f prepare csv --from ~/birds/clips.csv --name birds
+    c2f prepare desed --from ~/dcase/dataset
+    c2f prepare events --from ~/birds/events.tsv --name bird_events
     """
     from c2ftool.errors import UsageError
 
@@ -119,7 +130,7 @@ def _prepare(
         raise UsageError(f"unknown coding {coding!r}", cure="give --coding wav or --coding flac")
     if name is None:
         own = source.resolve()
-        name = layout if layout not in ("folder", "csv") else own.stem if own.is_file() else own.name
+        name = layout if layout not in ("folder", "csv", "events") else own.stem if own.is_file() else own.name
     if name == "demo":
         raise UsageError("the name demo is the built-in set's", cure="give another --name")
     check_name(name)
@@ -128,7 +139,7 @@ def _prepare(
     workers = jobs or len(os.sched_getaffinity(0))
     chosen = _part(part) if part is not None else None
     check(target, settings, workers, chosen, overwrite)
-    listing = find(layout, source.resolve())
+    listing = find(layout, source.resolve(), rate)
     with _Display() as display:
         try:
             return prepare(
@@ -222,6 +233,8 @@ def _print(info: SetInfo, path: Path, json: bool) -> None:
         table.add_column(heading, justify="left" if not heading else "right", overflow="fold")
     table.add_row("clips", *(str(count) for count in info.splits.values()))
     table.add_row("seconds", *(f"{info.seconds[split]:.1f}" for split in info.splits))
+    if info.events:
+        table.add_row("events", *(str(sum(info.events.get(split, {}).values())) for split in info.splits))
     columns = [info.counts[split] for split in info.splits]
     if len(info.classes) <= _LISTED_CLASSES:
         for label, name in enumerate(info.classes):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ class SetInfo:
     fingerprint: SHA-256 over the shards' hashes, in order.
     counts: clips by split and class number. seconds: of audio by split. rates: clips by the files' sample rates.
     missing: clips the metadata names and the folder lacks, by split, and the first hundred.
-    handled, quarantine: how many clips by rule, and the clips put aside with their reasons (see `decode`).
-    shards: file, rows, bytes and sha256 of each. sources: folder, metadata files with their hashes.
+    handled, quarantine: how many clips (or events, where it says so) by rule, and the clips put aside with their
+    reasons (see `decode` and `shard`).
+    shards: file, rows, bytes and sha256 of each. sources: folder, metadata files with their hashes, and what else the
+    layout records (`Listing.extra`).
+    events: by split and class number, of the splits that have some; empty in sets prepared before it was recorded.
     """
 
     name: str
@@ -60,11 +63,13 @@ class SetInfo:
     notes: list[str]
     sources: dict[str, Any]
     shards: list[dict[str, Any]]
+    events: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SetInfo:
         """The record of a `c2f.json`; raises KeyError or TypeError where a field is missing."""
-        return cls(**{item.name: values[item.name] for item in fields(cls)})
+        needed = [item.name for item in fields(cls) if item.default_factory is MISSING or item.name in values]
+        return cls(**{name: values[name] for name in needed})
 
 
 def write_record(
@@ -103,6 +108,7 @@ def write_record(
     order = list(dict.fromkeys(clip.split for clip in listing.clips))
     present = [split for split in order if split in splits]
     counts = {split: _added(report.classes.get(split, {}) for report in reports) for split in present}
+    events = {split: _added(report.events.get(split, {}) for report in reports) for split in present}
     samples = _added(report.samples for report in reports)
     sums = merged(report.sums for report in reports)
     # six decimals: the last bits of a log-mel differ between processors
@@ -123,9 +129,9 @@ def write_record(
         measured=list(listing.train_splits),
         fingerprint=hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
         resampler=resampler(),
-        counts={split: {str(label): count for label, count in sorted(counts[split].items())} for split in present},
+        counts={split: _by_number(counts[split]) for split in present},
         seconds={split: samples[split] / rate for split in present},
-        rates={str(number): count for number, count in sorted(_added(report.rates for report in reports).items())},
+        rates=_by_number(_added(report.rates for report in reports)),
         missing={
             "count": len(listing.missing),
             "splits": dict(Counter(split for split, _ in listing.missing)),
@@ -137,9 +143,11 @@ def write_record(
         sources={
             "folder": str(listing.folder),
             "metadata": {name: sha256(listing.folder / name) for name in listing.metadata_files},
+            **listing.extra,
             **(extra or {}),
         },
         shards=shards,
+        events={split: _by_number(events[split]) for split in present if events[split]},
     )
     files = [shard["file"] for shard in shards]
     write_hugging_face(folder, name=name, classes=info.classes, rate=rate, shards=files, sha256=info.fingerprint)
@@ -167,3 +175,7 @@ def _added(counts: Any) -> dict[Any, int]:
     for part in counts:
         total.update(part)
     return dict(total)
+
+
+def _by_number(counts: dict[int, int]) -> dict[str, int]:
+    return {str(number): count for number, count in sorted(counts.items())}

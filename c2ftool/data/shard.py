@@ -3,6 +3,10 @@
 A finished shard has a side file with what it holds and the hash of its input (settings, clips, and each audio file's
 size and time of change); a later `prepare` passes over shards whose side file agrees. Side files are removed when the
 set is finished.
+
+Events keep the times of their table. Where a clip ends is known once it is decoded: then events that end later by more
+than half a millisecond (tables round to one) are counted as handled, those that begin within the clip and those that
+lie wholly past its end.
 """
 
 from __future__ import annotations
@@ -10,19 +14,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from c2ftool.data.coding import Coding, Int16, encode
 from c2ftool.data.decode import Unusable, decode, resampler
-from c2ftool.data.sources.listing import ClipRef
+from c2ftool.data.sources.listing import ClipRef, Event
 from c2ftool.data.statistics import Sums, clip_sums, one_thread
 from c2ftool.data.write import VERSION, ShardWriter
 from c2ftool.files import write_json
 
 KILLER = "kills the decoder"
+PAST_END = "events past their clip's end"
+WHOLLY_PAST_END = "events wholly past their clip's end"
+_ROUNDING = 0.0005
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,10 @@ class PutAside:
 
 @dataclass
 class ShardReport:
-    """What a shard holds: rows, file size and hash, counts, the log-mel sums, and the clips put aside."""
+    """What a shard holds: rows, file size and hash, counts, the log-mel sums, and the clips put aside.
+
+    classes: clips by split and class. events: by split and class.
+    """
 
     index: int
     input_hash: str
@@ -74,6 +84,7 @@ class ShardReport:
     samples: dict[str, int] = field(default_factory=dict)
     clips: dict[str, int] = field(default_factory=dict)
     classes: dict[str, dict[int, int]] = field(default_factory=dict)
+    events: dict[str, dict[int, int]] = field(default_factory=dict)
     folds: dict[int, int] = field(default_factory=dict)
     label_counts: dict[int, int] = field(default_factory=dict)
     rates: dict[int, int] = field(default_factory=dict)
@@ -90,6 +101,9 @@ class ShardReport:
         of_split = self.classes.setdefault(clip.split, {})
         for label in clip.labels:
             of_split[label] = of_split.get(label, 0) + 1
+        events = self.events.setdefault(clip.split, {})
+        for event in clip.events:
+            events[event.label] = events.get(event.label, 0) + 1
 
     @classmethod
     def read(cls, path: Path) -> ShardReport:
@@ -97,10 +111,11 @@ class ShardReport:
         values: dict[str, Any] = json.loads(path.read_text("utf-8"))
         for key in ("folds", "label_counts", "rates"):
             values[key] = {int(number): count for number, count in values[key].items()}
-        values["classes"] = {
-            split: {int(label): count for label, count in of_split.items()}
-            for split, of_split in values["classes"].items()
-        }
+        for key in ("classes", "events"):
+            values[key] = {
+                split: {int(label): count for label, count in of_split.items()}
+                for split, of_split in values[key].items()
+            }
         values["sums"] = Sums(**values["sums"])
         values["put_aside"] = [PutAside(**item) for item in values["put_aside"]]
         return cls(**values)
@@ -177,9 +192,17 @@ def _decoded(task: ShardTask, report: ShardReport) -> Iterator[tuple[ClipRef, In
                 report.put_aside.append(PutAside(clip.id, clip.path, clip.split, fault.reason, fault.detail))
                 continue
             handled.update(decoded.handled)
+            handled.update(_past_end(clip.events, len(decoded.samples) / task.rate))
             rates[decoded.source_rate] += 1
             if clip.split in task.measured and "silent" not in decoded.handled:
                 report.sums += clip_sums(decoded.samples, task.rate)
             yield clip, decoded.samples
     report.handled = dict(sorted(handled.items()))
     report.rates = dict(sorted(rates.items()))
+
+
+def _past_end(events: Iterable[Event], seconds: float) -> Iterator[str]:
+    """The rule for each event that ends after its clip of so many seconds."""
+    for event in events:
+        if event.offset > seconds + _ROUNDING:
+            yield WHOLLY_PAST_END if event.onset >= seconds else PAST_END

@@ -7,9 +7,13 @@ from typing import Literal, assert_never, get_args
 
 from c2ftool.data.sources import (
     audioset,
+    audioset_strong,
     csv,
+    desed,
     esc50,
+    events,
     folder,
+    hear,
     kinetics_sounds,
     librispeech,
     speech_commands,
@@ -26,14 +30,22 @@ Layout = Literal[
     "voxceleb1",
     "kinetics_sounds",
     "librispeech",
+    "audioset_strong",
+    "desed",
+    "dcase2016_task2",
+    "maestro",
     "folder",
     "csv",
+    "events",
 ]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
-def find(layout: Layout, source: Path) -> Listing:
-    """The clips of a data set in one of the known layouts; raises MissingError or DataError if it is another one."""
+def find(layout: Layout, source: Path, rate: int = 16_000) -> Listing:
+    """The clips of a data set in one of the known layouts; raises MissingError or DataError if it is another one.
+
+    rate: of the prepared set in Hz, for layouts that hold their audio at several.
+    """
     match layout:
         case "esc50":
             return esc50.find(source)
@@ -49,9 +61,19 @@ def find(layout: Layout, source: Path) -> Listing:
             return kinetics_sounds.find(source)
         case "librispeech":
             return librispeech.find(source)
+        case "audioset_strong":
+            return audioset_strong.find(source)
+        case "desed":
+            return desed.find(source)
+        case "dcase2016_task2":
+            return hear.find_dcase2016_task2(source, rate)
+        case "maestro":
+            return hear.find_maestro(source, rate)
         case "folder":
             return folder.find(source)
         case "csv":
             return csv.find(source)
+        case "events":
+            return events.find(source)
         case _:
             assert_never(layout)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from c2ftool.errors import DataError, MissingError
 
@@ -53,6 +54,7 @@ class Listing:
     train_splits: the splits whose log-mel statistics are measured.
     missing: (split, clip) of clips that the metadata names and the folder lacks.
     metadata_files: relative to the folder; their hashes are recorded.
+    extra: what else is recorded of the source (`sources` in `c2f.json`), in plain JSON.
     """
 
     layout: str
@@ -63,6 +65,7 @@ class Listing:
     missing: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     metadata_files: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
