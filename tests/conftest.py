@@ -63,9 +63,19 @@ def make_sounds(folder: Path, clips: int = 12, seconds: float = 1.0, rate: int =
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
-    """A C2F_DATA folder with the set `sounds` (3 classes; 36 train, 12 valid, 12 test clips of 1 s)."""
+    """A C2F_DATA folder with the sets `sounds` (3 classes; 36 train, 12 valid, 12 test clips of 1 s) and `scenes`."""
     root = tmp_path_factory.mktemp("data")
     sounds = make_sounds(tmp_path_factory.mktemp("audio"))
     done = run_c2f("prepare", "folder", "--from", str(sounds), "--name", "sounds", env={"C2F_DATA": str(root)})
     assert done.returncode == 0, done.stderr
+    make_scenes(root)
     return root
+
+
+def make_scenes(root: Path) -> None:
+    """The set `scenes` under the root: some clips of the built-in demo, whose `scenes_*` splits have events to detect
+    (24 and 12 clips of 3 s) and whose `train` split stands for clips with weak labels (16)."""
+    from c2ftool.data.demo import make_demo
+
+    (root / "scenes").mkdir()
+    make_demo(root / "scenes", {"train": 16, "scenes_train": 24, "scenes_test": 12})

@@ -18,7 +18,7 @@ from c2ftool.cli.export import export
 from c2ftool.cli.flops import flops
 from c2ftool.cli.prepare import prepare
 from c2ftool.cli.specs import specs
-from c2ftool.cli.train import finetune, pretrain
+from c2ftool.cli.train import distill, finetune, pretrain
 from c2ftool.errors import C2FError, InterruptedByHand
 
 
@@ -48,6 +48,7 @@ app = typer.Typer(
 app.command()(_stoppable(prepare))
 app.command()(_stoppable(pretrain))
 app.command()(_stoppable(finetune))
+app.command()(_stoppable(distill))
 app.command()(_stoppable(evaluate))
 app.command()(_stoppable(flops))
 app.command()(_stoppable(export))

@@ -15,7 +15,7 @@ from c2ftool.engine.result import Outcome
 from c2ftool.metrics.report_page import flops_text, seconds_text
 from c2ftool.spec.compression import words
 from c2ftool.spec.resolve import as_data, resolved_hash
-from c2ftool.spec.resolved import ResolvedStop
+from c2ftool.spec.resolved import ResolvedEnsemble, ResolvedStop
 
 
 def print_plan(plan: Plan, as_json: bool) -> None:
@@ -34,7 +34,13 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     typer.echo(
         f"data: {selection.source.info.name} at {selection.source.path}: {counts['train']} clips to train on, "
         f"{counts['valid']} to validate, {counts['test']} to test, {counts['classes']} classes"
+        + (f", {counts['weak']} weakly labelled clips beside" if counts["weak"] else "")
     )
+    if resolved.by_frame:
+        frames = resolved.phases[-1].label_frames
+        typer.echo(f"labels: {frames} frames of {resolved.data.frame}; {_longer(plan)}")
+    for teacher in {phase.teacher for phase in resolved.phases if isinstance(phase.teacher, ResolvedEnsemble)}:
+        typer.echo(f"teachers: {teacher.logits or ', '.join(teacher.members)}, weight {teacher.weight:g}")
     typer.echo(f"model: {resolved.model.backbone}, {trained:,} of {total:,} parameters trained")
     typer.echo(f"weights: {resolved.model.weights or 'random'}")
     rows = []
@@ -62,8 +68,8 @@ def print_plan(plan: Plan, as_json: bool) -> None:
         every = float(Fraction(average.every))
         typer.echo(f"averaged: weights of phase {resolved.phases[-1].name}, every {every:.6g} steps")
     typer.echo(
-        "order: decode, crop, roll, waveform mixup, log-mel (fshift, pool at log_mel), noise, mixup, SpecAugment, "
-        "pool at input, patches, masks"
+        "order: decode, crop, roll, waveform mixup, log-mel (fshift, pool at log_mel), time roll, spectrogram mixup, "
+        "MixStyle, time mask, FilterAugment, frequency warp, noise, mixup, SpecAugment, pool at input, patches, masks"
     )
     print_cost(plan)
 
@@ -87,6 +93,9 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     print_rows(rows)
     for child in outcome.children:
         typer.echo(f"{child.run.name}: {_scores(child)}")
+    for name, spreads in outcome.groups.items():
+        means = "  ".join(f"{metric} {spread}" for metric, spread in spreads.items())
+        typer.echo(f"{name}, mean and deviation: {means}")
     if outcome.scores:
         mean = f" (mean of {len(outcome.children)})" if outcome.children else ""
         typer.echo(f"test {_scores(outcome)}{mean}, {outcome.weights} weights of phase {outcome.weights_phase}")
@@ -118,4 +127,19 @@ def _scores(outcome: Outcome) -> str:
 def _counts(plan: Plan) -> dict[str, Any]:
     s = plan.selection
     assert s is not None
-    return {"train": len(s.train), "valid": len(s.valid), "test": len(s.test), "classes": len(s.names)}
+    counts = {"train": len(s.train), "valid": len(s.valid), "test": len(s.test), "classes": len(s.names)}
+    return counts | {"weak": len(s.weak)}
+
+
+def _longer(plan: Plan) -> str:
+    """What becomes of clips that are longer than the input."""
+    s, phase = plan.selection, plan.resolved.phases[-1]
+    assert s is not None
+    span = phase.label_frames * phase.label_hop
+    scored = int((s.source.samples[s.test] >= span + phase.label_hop).sum())
+    trained = int((s.source.samples[s.train] >= span + phase.label_hop).sum())
+    if not scored and not trained:
+        return "no clip is longer"
+    how = "whole, in slices" if plan.resolved.data.long == "slices" else "by their start alone (data.long: slices)"
+    crop = "random crops" if plan.resolved.data.crop == "random" else "starts alone (data.crop: random)"
+    return f"of {trained} longer clips {crop} are trained on, {scored} are scored {how}"

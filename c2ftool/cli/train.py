@@ -1,4 +1,4 @@
-"""`c2f pretrain` and `c2f finetune`: the same engine; a spec's task says which objective it has."""
+"""`c2f pretrain`, `c2f finetune`, `c2f distill`: the same engine; a spec's task says which objective it has."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def finetune(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Supervised training: the whole model or a linear probe.
+    """Supervised training on labels of clips or of frames: the whole model or a linear probe.
 
     \b
     c2f finetune specs/eat_finetune.yaml
@@ -58,6 +58,30 @@ def finetune(
     c2f finetune specs/eat_esc50.yaml data.folds=null data.fold=1 model.freeze=body --run probe
     """
     _train("finetune", spec, overrides, run, resume, gpus, micro_batch, device, dry_run, json)
+
+
+def distill(
+    spec: SpecArgument,
+    overrides: Overrides = None,
+    run: Run = None,
+    resume: Resume = False,
+    gpus: Gpus = None,
+    micro_batch: MicroBatch = None,
+    device: DeviceName = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Supervised training that also learns from an ensemble of trained models.
+
+    The ensemble's averaged logits are stored first, once for all students (C2F_DATA/logits), and read while training.
+
+    \b
+    c2f distill specs/sed_student.yaml
+    c2f distill specs/sed_student.yaml teachers.0.weight=0.5 --run half
+    c2f distill specs/papers/sed/student.yaml --gpus 4 --resume
+    """
+    _train("distill", spec, overrides, run, resume, gpus, micro_batch, device, dry_run, json)
 
 
 def _train(

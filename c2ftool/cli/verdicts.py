@@ -6,13 +6,14 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import typer
 
 from c2ftool.cli.listings import print_rows
 from c2ftool.engine.rescore import Rescored
+from c2ftool.engine.score_files import Measured
 from c2ftool.errors import RunError, UsageError
 from c2ftool.metrics.report_page import flops_text, seconds_text
 
@@ -83,9 +84,28 @@ def print_scored(scored: list[Rescored], as_json: bool) -> None:
     typer.echo("device: " + ", ".join(dict.fromkeys(run.device for run in scored)))
     for run in scored:
         for one in run.children or [run]:
-            typer.echo(f"report: {one.report or one.folder / 'report' / 'index.html'}")
+            if one.task != "ensemble":
+                typer.echo(f"report: {one.report or one.folder / 'report' / 'index.html'}")
     for uri in dict.fromkeys(run.tracking for run in scored if run.tracking):
         typer.echo(f"tracking: mlflow ui --backend-store-uri {uri}")
+
+
+def print_measured(measured: Measured, as_json: bool) -> None:
+    """What was measured of files: a row, definitions, notes, classes."""
+    results = measured.results
+    head, rows = results.class_table()
+    if as_json:
+        by_class = [dict(zip(head, row, strict=True)) for row in rows]
+        out = {"name": measured.name, "scores": measured.scores, "clips": results.clips, "notes": measured.notes}
+        typer.echo(json.dumps(out | {"settings": results.settings, "by_class": by_class}, indent=1))
+        return
+    shown = {name: f"{value:.6f}" for name, value in measured.scores.items()}
+    print_rows([{"scores": measured.name, **shown, "clips scored": str(results.clips)}])
+    for score in results.scores.values():
+        typer.echo(f"{score.name}: {score.definition}")
+    typer.echo(f"settings: {results.settings}")
+    for note in measured.notes:
+        typer.echo(f"note: {note}")
 
 
 def _saved(run: Rescored) -> dict[str, str]:
@@ -101,7 +121,7 @@ def _saved(run: Rescored) -> dict[str, str]:
     }
 
 
-def require(demands: list[Demand], scored: list[Rescored]) -> None:
+def require(demands: list[Demand], scored: Sequence[Rescored | Measured]) -> None:
     """Raises RunError where a demand does not hold for a run that was scored."""
     failed = []
     for demand in demands:

@@ -172,6 +172,16 @@ class PreparedSet:
         part = slice(*self._event_offsets[row : row + 2])
         return Events(*(values[part] for values in self._event_values))
 
+    def events_of(self, rows: npt.ArrayLike) -> tuple[Int64, Events]:
+        """(places in `rows`, events): all events of the rows, each with the place of its row."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        offsets = self._event_offsets.astype(np.int64)
+        starts, counts = offsets[chosen], offsets[chosen + 1] - offsets[chosen]
+        places = np.repeat(np.arange(len(chosen)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        index = np.repeat(starts, counts) + within
+        return places, Events(*(values[index] for values in self._event_values))
+
     def _damaged(self, row: int) -> DataError:
         return DataError(f"clip {self.ids[row]} is damaged", place=str(self.path), cure=ANEW)
 

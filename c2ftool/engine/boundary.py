@@ -17,7 +17,7 @@ from c2ftool.objectives.base import Objective
 from c2ftool.spec.backbones import Backbone as Size
 from c2ftool.spec.compression import Compression, Patch
 from c2ftool.spec.entering import Enter
-from c2ftool.spec.resolved import ResolvedPhase
+from c2ftool.spec.resolved import ResolvedPhase, ResolvedTeacher
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,6 @@ def cross(
         reset += [f"moments of {name}" for name in fresh]
     else:
         reset.append("optimiser moments")
-    if phase.teacher is not None:
+    if isinstance(phase.teacher, ResolvedTeacher):
         reset.append("decay of the EMA teacher")
     return Crossing(changes, kept, reset)

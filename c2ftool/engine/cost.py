@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from c2ftool.costs.flops import Flops, clip_flops
 from c2ftool.costs.frontend_flops import frontend_flops
 from c2ftool.costs.memory import TrainingMemory, training_memory
-from c2ftool.models.build import build_classifier
+from c2ftool.models.build import build_classifier, build_detector
 from c2ftool.objectives.eat import EatStudent
 from c2ftool.objectives.ssast import SsastStudent
 from c2ftool.spec.masks import InverseBlock
-from c2ftool.spec.objective import Classify, Eat, Ssast
-from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase
+from c2ftool.spec.objective import Classify, Detect, Eat, Ssast
+from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase, ResolvedTeacher
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PhaseCost:
     """The cost of one phase. FLOPs are 2 x multiply-adds."""
 
     name: str
-    clip: Flops  # of one clip: forward, and forward and backward; teachers and clones included
+    clip: Flops  # of one clip: forward, and forward and backward; an EMA teacher and clones included
     frontend: int  # of one clip's log-mel, not part of `clip`
     clips: int  # trained on in the phase
 
@@ -57,6 +57,20 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
     """(builds the student, runs one step of it on made-up features of `clips` clips)."""
     shape = (clips, phase.tokens.frames, phase.tokens.mels)
     match resolved.objective:
+        case Detect():
+            frames = phase.label_frames
+
+            def detector() -> nn.Module:
+                built = build_detector(resolved.model, phase.tokens, len(resolved.classes), frames)
+                _freeze(built, resolved.model.freeze)
+                return built
+
+            def detecting(module: nn.Module) -> Tensor:
+                strong, weak = module(torch.empty(shape))
+                loss: Tensor = strong.float().sum()
+                return loss + weak.float().sum() if resolved.data.weak else loss
+
+            return detector, detecting
         case Classify():
 
             def classifier() -> nn.Module:
@@ -67,7 +81,8 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
             return classifier, lambda module: module(torch.empty(shape)).float().sum()
         case Eat():
             masks, visible = phase.masks, phase.visible
-            assert isinstance(masks, InverseBlock) and visible is not None and phase.teacher is not None
+            assert isinstance(masks, InverseBlock) and visible is not None
+            assert isinstance(phase.teacher, ResolvedTeacher)
             teacher = phase.teacher
 
             def pretraining(module: EatStudent) -> Tensor:

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from c2ftool.engine.batch_norm import gather_batch_norms
-from c2ftool.errors import UsageError
+from c2ftool.errors import C2FError, UsageError
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Device:
             return nullcontext()
         return torch.autocast(self.torch.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
+    def exact(self) -> Device:
+        """The same place in full precision, for what is computed once and kept."""
+        return replace(self, precision="fp32", compile=False)
+
     def scaler(self) -> GradScaler:
         """A loss scaler; it does nothing unless the precision is fp16."""
         return GradScaler(self.torch.type, enabled=self.precision == "fp16")
@@ -64,6 +74,42 @@ class Device:
         held = torch.tensor(value, device=self.torch)
         dist.all_reduce(held, op=dist.ReduceOp.MAX)
         return int(held.item())
+
+    def gathered(
+        self, places: NDArray[np.int64], values: Tensor | None, shape: Sequence[int] | None
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """(places, float32 values) of every rank, on every rank. A rank may have none in a round: values None.
+
+        shape: of one value, where the rank knows it. To be called by all ranks alike.
+        """
+        if self.world == 1:
+            assert values is not None
+            return [(places, values.cpu().numpy())]
+        known: list[Any] = [None] * self.world
+        dist.all_gather_object(known, (places, None if shape is None else tuple(shape)))
+        most, inner = max(len(where) for where, _ in known), next(s for _, s in known if s is not None)
+        held = torch.zeros((most, *inner), device=self.torch)
+        if values is not None:
+            held[: len(values)] = values
+        parts = [torch.empty_like(held) for _ in range(self.world)]
+        dist.all_gather(parts, held)
+        return [(where, part[: len(where)].cpu().numpy()) for (where, _), part in zip(known, parts, strict=True)]
+
+    def from_main(self, make: Callable[[], Made]) -> Made:
+        """What the first rank makes, on every rank; an error of its own is raised on all."""
+        if self.world == 1:
+            return make()
+        held: list[Any] = [None, None]
+        if self.main:
+            try:
+                held[0] = make()
+            except C2FError as error:
+                held[1] = error
+        dist.broadcast_object_list(held, src=0, device=self.torch if self.cuda else None)
+        if held[1] is not None:
+            raise held[1]
+        made: Made = held[0]
+        return made
 
     def barrier(self) -> None:
         if self.world > 1:

@@ -31,8 +31,10 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from c2ftool.data.loader import HostBatch, TrainLoader
+from c2ftool.data.batch import HostBatch
+from c2ftool.data.loader import TrainLoader
 from c2ftool.data.order import local_places
+from c2ftool.data.taught import Taught
 from c2ftool.draws import Draw
 from c2ftool.engine.averaging import Averager
 from c2ftool.engine.boundary import cross
@@ -49,7 +51,8 @@ from c2ftool.engine.stopping import by_budget, by_metric
 from c2ftool.errors import DataError, GuardError, InterruptedByHand, Preempted
 from c2ftool.objectives.base import Objective
 from c2ftool.spec.compression import words
-from c2ftool.spec.resolved import Resolved, ResolvedPhase
+from c2ftool.spec.mixing import mixing
+from c2ftool.spec.resolved import Resolved, ResolvedEnsemble, ResolvedPhase
 
 # Steps between asking all ranks whether one was told to stop; a rank alone asks itself every step.
 _ASK_EVERY = 5
@@ -69,6 +72,7 @@ class Loop:
     scoring: Scoring | None
     record: dict[str, Any]  # what weights files say of themselves
     threads: int
+    taught: Taught | None = None  # an ensemble's logits, where there is one to learn from
     clock: Clock = field(default_factory=Clock)
     restored: dict[str, Any] | None = None  # optimiser and scaler state, when resumed inside a phase
     averager: Averager = field(default_factory=Averager)
@@ -157,17 +161,20 @@ class Loop:
 
     def _loader(self, index: int, phase: ResolvedPhase) -> TrainLoader:
         data, seed = self.resolved.data, self.resolved.seed
-        mirrored = phase.augment.mixup is not None or phase.augment.waveform_mixup is not None
+        mixed = mixing(phase.augment)
         return TrainLoader(
             source=self.selection.source,
-            order=self.selection.order(data, seed, index),
+            stream=self.selection.stream(data, seed, index, phase.batch, phase.label_frames),
             batch=phase.batch,
-            places=local_places(phase.batch, self.device.rank, self.device.world, mirrored),
+            places=local_places(phase.batch, self.device.rank, self.device.world, mixed.unit),
             samples=phase.frontend.samples,
             random_crop=data.crop == "random",
             classes=self.selection.classes,
             threads=self.threads,
             pin=self.device.cuda,
+            grid=self.selection.grid(data, phase.label_frames),
+            taught=self.taught if isinstance(phase.teacher, ResolvedEnsemble) else None,
+            partners=mixed.from_set,
         )
 
     # --- a step ----------------------------------------------------------------------------------------------------
@@ -184,7 +191,7 @@ class Loop:
         set_rate(self._optimizer, rate)
         self._optimizer.zero_grad(set_to_none=True)
 
-        prepared = self.objective.prepare_batch(batch.waveforms, batch.lengths, batch.labels, draw)
+        prepared = self.objective.prepare_batch(batch, draw)
         names = list(prepared.norms)
         norms = self.device.sum_over_ranks(torch.stack([prepared.norms[n].double() for n in names]))
         norms = norms.clamp(min=1)  # reduction by labels, in a step whose clips have none
@@ -196,7 +203,7 @@ class Loop:
             last = part.stop == rows
             with self._without_exchange(last):
                 with self.device.autocast():
-                    targets = None if prepared.targets is None else prepared.targets[part]
+                    targets = {name: target[part] for name, target in prepared.targets.items()}
                     terms: dict[str, Tensor] = self.placed(prepared.features[part], targets, draw.select(part))
                 values = torch.stack([terms[name].double() for name in names])
                 weights = torch.tensor([self.objective.weights[n] for n in names], device=self.device.torch)
@@ -298,7 +305,7 @@ class Loop:
     def _evaluate(self, phase: ResolvedPhase) -> dict[str, float]:
         assert self.scoring is not None
         try:
-            values = self.scoring.validate(self.objective.student, phase.frontend)
+            values = self.scoring.validate(self.objective.student, phase)
         except DataError as fault:  # scores that are not finite: the weights are not
             where = f"phase {phase.name}, step {self.clock.step}"
             cure = "The last checkpoint is whole. Lower train.optimizer.lr, or set train.clip."

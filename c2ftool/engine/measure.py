@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 
+from c2ftool.data.taught import Taught
 from c2ftool.engine.checkpoint import Checkpoints
 from c2ftool.engine.device import Device, place
 from c2ftool.engine.loop import Loop
@@ -75,9 +76,12 @@ def _phase(plan: Plan, index: int, device: Device, threads: int, say: Callable[[
 
 
 class PhaseSteps:
-    """Real steps of one phase, one at a time, from first weights; nothing is written."""
+    """Real steps of one phase, one at a time, from first weights; nothing is written.
 
-    def __init__(self, plan: Plan, index: int, device: Device, threads: int) -> None:
+    taught: the teachers' logits, where there are any to learn from; the phase is timed without them if not given.
+    """
+
+    def __init__(self, plan: Plan, index: int, device: Device, threads: int, taught: Taught | None = None) -> None:
         if plan.selection is None:
             raise ValueError("steps need the data of the plan")
         self._device, self._index, self._phase = device, index, plan.resolved.phases[index]
@@ -93,6 +97,7 @@ class PhaseSteps:
             scoring=None,
             record={},
             threads=threads,
+            taught=taught,
         )
         self._loop.clock.enter(index)
         self._batches = self._loop.begin(index, _MOST)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from c2ftool.models.layout import Change
-from c2ftool.spec.train import Adam, AdamW, Optimizer
+from c2ftool.spec.train import Adam, AdamW, Optimizer, Sgd
+
+# what the optimisers keep of each tensor -> which moment of the gradient it is
+_ORDERS: dict[str, Literal["first", "second"]] = {
+    "exp_avg": "first",
+    "exp_avg_sq": "second",
+    "momentum_buffer": "first",
+}
 
 Moments = dict[str, dict[str, Tensor]]
 LayerOf = Callable[[str], int | None]
@@ -21,8 +28,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups of equal weight decay and equal rate: {"params", "names", "weight_decay", "scale"}.
 
-    Biases and 1-D tensors do not decay, but with Adam, whose decay is part of the gradient, everything does. With layer
-    decay d, what learns as block i of n (`layer_of`) has d^(n - i) of the rate; the rest has the full rate.
+    Biases and 1-D tensors do not decay, but with Adam and SGD, whose decay is part of the gradient, everything does.
+    With layer decay d, what learns as block i of n (`layer_of`) has d^(n - i) of the rate; the rest has the full rate.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in parameters:
@@ -41,8 +48,10 @@ def parameter_groups(
 def build_optimizer(
     parameters: Iterable[tuple[str, Parameter]], optimizer: Optimizer, depth: int, layer_of: LayerOf = lambda name: None
 ) -> torch.optim.Optimizer:
-    """AdamW or Adam over the groups, by the fused kernel: one pass over weights, gradients and moments."""
+    """AdamW, Adam or SGD over the groups, by the fused kernel: one pass over weights, gradients and moments."""
     groups = parameter_groups(parameters, optimizer, depth, layer_of)
+    if isinstance(optimizer, Sgd):
+        return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, fused=True)
     settings = {"lr": optimizer.lr, "betas": tuple(optimizer.betas), "eps": optimizer.eps}
     kind = torch.optim.Adam if isinstance(optimizer, Adam) else torch.optim.AdamW
     return kind(groups, **settings, fused=True)  # type: ignore[arg-type]
@@ -55,7 +64,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def moments(optimizer: torch.optim.Optimizer) -> Moments:
-    """The optimiser's state by parameter name: step, exp_avg, exp_avg_sq."""
+    """The optimiser's state by parameter name: step, exp_avg, exp_avg_sq; of SGD momentum_buffer."""
     return {
         name: dict(optimizer.state[p])
         for group in optimizer.param_groups
@@ -75,8 +84,9 @@ def moved(before: Moments, changes: Iterable[Change]) -> tuple[Moments, list[str
             fresh.append(change.name)
             continue
         held = dict(before[change.name])
-        held["exp_avg"] = change.moved(held["exp_avg"], "first")
-        held["exp_avg_sq"] = change.moved(held["exp_avg_sq"], "second")
+        for key, order in _ORDERS.items():
+            if isinstance(held.get(key), Tensor):
+                held[key] = change.moved(held[key], order)
         out[change.name] = held
     return out, fresh
 

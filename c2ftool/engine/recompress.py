@@ -10,6 +10,7 @@ from c2ftool.engine.boundary import rescoring_rules
 from c2ftool.errors import UsageError
 from c2ftool.models.layout import Rules
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.check_objective import out_of_time
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.layout import compressed, strides
 from c2ftool.spec.model import Model
@@ -38,6 +39,8 @@ def recompressed(model: Model, phase: ResolvedPhase, arguments: list[str]) -> tu
     try:
         compression = TypeAdapter[Compression](Compression).validate_json(json.dumps(plain(changed)["compression"]))
         front, tokens = compressed(phase.full_frontend, compression, size, strides(model, size))
+        if out_of_time(model) and compression.factor > 1:
+            raise ValueError(f"the published order of {size.name}'s tokens is not one in time")
         return front, tokens, rescoring_rules(phase, compression)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -15,7 +15,7 @@ from c2ftool.engine.progress import Progress
 from c2ftool.engine.run_folder import RunFolder
 from c2ftool.engine.tracking import Tracker
 from c2ftool.spec.compression import words
-from c2ftool.spec.resolved import Resolved, ResolvedPhase
+from c2ftool.spec.resolved import Resolved, ResolvedPhase, ResolvedTeacher
 
 
 @dataclass
@@ -56,7 +56,8 @@ class Reporter:
         """A phase begins with the weights of the one before."""
         if self._out is None:
             return
-        kept = "weights" + (", EMA teacher" if phase.teacher else "") + (", moments" if crossing.moments else "")
+        teacher = ", EMA teacher" if isinstance(phase.teacher, ResolvedTeacher) else ""
+        kept = "weights" + teacher + (", moments" if crossing.moments else "")
         self._out.progress.say(f"from phase {self._resolved.phases[clock.phase - 1].name} to {phase.name}:")
         for line in crossing.lines(kept):
             self._out.progress.say(f"  {line}")

@@ -11,20 +11,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from c2ftool.data.store import PreparedSet
 from c2ftool.engine.device import open_device
+from c2ftool.engine.evaluation import truth_of
 from c2ftool.engine.metrics_log import read_metrics
 from c2ftool.engine.recompress import is_compression, recompressed
-from c2ftool.engine.result import phase_called, report
-from c2ftool.engine.run_folder import RECORD, RunFolder, children_of, find_run, newest_finished
+from c2ftool.engine.result import report
+from c2ftool.engine.run_folder import RECORD, RunFolder, children_of, find_runs, newest_finished
 from c2ftool.engine.savings import saved
-from c2ftool.engine.scoring import Scoring
+from c2ftool.engine.score_files import averaged
+from c2ftool.engine.scoring import Scoring, detection_settings
 from c2ftool.engine.selection import facts, select
+from c2ftool.engine.trained import load_trained, outcome_of
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.files import lock
-from c2ftool.metrics.definitions import METRICS
+from c2ftool.metrics.definitions import METRICS, check_metrics
+from c2ftool.metrics.detection import evaluate_detection
 from c2ftool.metrics.spread import mean_and_spread
-from c2ftool.models.build import build_classifier
-from c2ftool.models.weights import load_into, read_weights, weights_of_run
+from c2ftool.models.backbone import Backbone
 from c2ftool.spec.overrides import apply
 from c2ftool.spec.read import Fault, fail, plain, read_text
 from c2ftool.spec.resolve import read_resolved
@@ -71,12 +75,16 @@ def rescore_all(
     overrides: list[str],
     device: str | None,
     say: Callable[[str], None],
+    ensemble: bool = False,
 ) -> list[Rescored]:
-    """Each run scored; the newest finished one if none is named."""
+    """Each run scored; the newest finished one if none is named. A name may be a pattern, as `teacher-*`.
+
+    ensemble: the runs' averaged logits are scored besides, as one more.
+    """
     if unknown := [m for m in metrics or [] if m not in METRICS]:
         raise UsageError(f"unknown metric {unknown[0]!r}", cure=f"Known: {', '.join(METRICS)}.")
     if names:
-        folders = [find_run(name, runs_root) for name in names]
+        folders = [folder for name in names for folder in find_runs(name, runs_root)]
     else:
         folders = [newest_finished(runs_root)]
         say(f"the newest finished run: {folders[0]}")
@@ -85,7 +93,49 @@ def rescore_all(
     if all(run.task == "pretrain" for run in scored) and (overrides or metrics or weights):
         names = [run.name for run in scored]
         raise UsageError(f"{', '.join(names)}: pre-training has no scores", cure="Name the runs without arguments.")
+    if ensemble:
+        scored.append(_ensemble(scored, settings))
     return scored
+
+
+def _ensemble(scored: list[Rescored], settings: _Settings) -> Rescored:
+    """The mean of the runs' logits, scored as one: of frames, as they were just saved."""
+    members = [child for run in scored for child in run.children or [run]]
+    if len(members) < 2:
+        raise UsageError("an ensemble is of two runs or more", cure="Name several runs, or a study.")
+    files = [member.report.parent / "scores.hdf5" for member in members if member.report is not None]
+    if lacking := [m.name for m in members if m.report is None or not (m.report.parent / "scores.hdf5").is_file()]:
+        raise UsageError(f"{', '.join(lacking)}: scores no frames", cure="Name runs with labels of frames.")
+    resolved = _overridden(read_resolved(members[0].folder / "resolved.yaml"), _of_scoring(settings.overrides))
+    mean = averaged(files)
+    selection = select(resolved.data, settings.data_root)
+    assert isinstance(selection.source, PreparedSet)
+    truth, left_out = truth_of(selection.source, selection.test, selection.classes)
+    metrics = list(settings.metrics or resolved.metrics)
+    results = evaluate_detection(mean, truth, metrics, detection_settings(resolved), left_out=left_out)
+    first = members[0]
+    return Rescored(
+        name=f"ensemble of {len(members)}",
+        folder=first.folder,
+        task="ensemble",
+        scores=results.values(),
+        spread={},
+        definitions=first.definitions,
+        clips=results.clips,
+        weights="mean logits",
+        flops=sum(member.flops for member in members),
+        seconds=sum(member.seconds for member in members),
+        device=first.device,
+        first_loss=None,
+        last_loss=None,
+        tracking=None,
+        report=None,
+    )
+
+
+def _of_scoring(overrides: list[str]) -> list[str]:
+    """The arguments that say what is scored, and how."""
+    return [text for text in overrides if not is_compression(text) and not text.startswith("savings.")]
 
 
 @dataclass(frozen=True)
@@ -138,13 +188,7 @@ def _study(folder: Path, settings: _Settings) -> Rescored:
 
 def _run(folder: Path, settings: _Settings) -> Rescored:
     record = json.loads((folder / RECORD).read_text())
-    outcome = record.get("outcome")
-    if outcome is None:
-        raise MissingError(
-            f"run {settings.name(folder)} is {record['state']}, not finished",
-            place=str(folder),
-            cure="Go on with it (--resume), then evaluate.",
-        )
+    outcome = outcome_of(folder, settings.name(folder))
     common = {
         "name": settings.name(folder),
         "folder": folder,
@@ -159,15 +203,23 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     }
     if record["task"] == "pretrain":
         return Rescored(scores={}, definitions={}, clips=0, weights="", **common)
-    arguments = [text for text in settings.overrides if not is_compression(text)]
-    trained = _overridden(read_resolved(folder / "resolved.yaml"), [t for t in arguments if t.startswith("savings.")])
-    resolved = _overridden(trained, [text for text in arguments if not text.startswith("savings.")])
-    which = settings.weights or outcome["weights"]
-    state, weights_record = read_weights(weights_of_run(folder, which))
+    arguments = [text for text in settings.overrides if text.startswith("savings.")]
+    trained = _overridden(read_resolved(folder / "resolved.yaml"), arguments)
+    resolved = _overridden(trained, _of_scoring(settings.overrides))
+    loaded = load_trained(folder, settings.name(folder), settings.weights)
+    which, phase, classifier = loaded.which, loaded.phase, loaded.model
     selection = select(resolved.data, settings.data_root)
     known = facts(selection, resolved.data)
     if known.fingerprint != resolved.data_fingerprint:
         settings.say(f"warning: data set {known.name!r} has changed since run {common['name']} was trained")
+    if (resolved.data.labels, resolved.data.frame) != (trained.data.labels, trained.data.frame):
+        raise UsageError("data.labels and data.frame belong to the weights", cure="Leave them as they were trained.")
+    if known.sample_rate != phase.frontend.sample_rate:
+        raise UsageError(
+            f"run {common['name']} hears {phase.frontend.sample_rate} Hz, and data set {known.name!r} is stored at "
+            f"{known.sample_rate} Hz",
+            cure=f"Prepare it again with --rate {phase.frontend.sample_rate}.",
+        )
     if known.classes != resolved.classes:
         raise UsageError(
             "the data have other classes than the run was trained on", cure="Choose the run's own data set."
@@ -175,19 +227,18 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     if not len(selection.test):
         raise UsageError(f"run {common['name']} names no test clips", cure="Name a split: data.test=[valid]")
     resolved = resolved.model_copy(update={"multi_label": known.multi_label})
+    metrics = list(settings.metrics or resolved.metrics)
+    check_metrics(metrics, multi_label=known.multi_label, classes=len(known.classes), frames=resolved.by_frame)
     device = open_device(settings.device, resolved.precision, "off")
-    phase = phase_called(resolved, weights_record["phase"])
-    classifier = build_classifier(resolved.model, phase.tokens, len(resolved.classes))
-    load_into(classifier, state, where=str(folder))
     frontend, tokens = phase.frontend, phase.tokens
     if compression := [text for text in settings.overrides if is_compression(text)]:
         frontend, tokens, rules = recompressed(resolved.model, phase, compression)
+        assert isinstance(classifier.backbone, Backbone)
         for change in classifier.backbone.resize(tokens, rules):
             settings.say(f"{common['name']}: {change.name}: {change.what}")
     classifier.to(device.torch)
     scoring = Scoring(selection, resolved, device, threads=2)
-    metrics = list(settings.metrics or resolved.metrics)
-    results, scored = scoring.results(classifier, frontend, selection.test, metrics)
+    results, scored = scoring.results(classifier, phase, selection.test, metrics, frontend)
     compared = saved(folder, trained, settings.runs_root)
     # what was scored otherwise than the run's own end does not replace its report
     otherwise = [text for text in settings.overrides if not text.startswith("savings.")]
@@ -228,10 +279,12 @@ def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
     """The resolved spec with `data.*` and `savings.*` put in; others, but for `compression`, belong to the weights."""
     if not overrides:
         return resolved
+    overrides = [text.removeprefix("evaluate.") for text in overrides]
     for text in overrides:
-        if not text.startswith(("data.", "savings.")):
+        if not text.startswith(("data.", "savings.", "postprocess.", "empty=")):
             raise UsageError(
-                f"{text!r}: only data.*, savings.* and compression can differ when a run is scored",
+                f"{text!r}: only data.*, postprocess.*, empty, savings.* and compression can differ when a run is "
+                "scored",
                 cure='For example: data.test=[valid], or compression="{method: fshift, factor: 2}"',
             )
     faults: list[Fault] = []

@@ -12,16 +12,18 @@ from torch import nn
 
 from c2ftool.engine.clock import Clock
 from c2ftool.engine.cost import PhaseCost
-from c2ftool.engine.evaluation import Scored
+from c2ftool.engine.detection_report import detection_pictures, save_detection
+from c2ftool.engine.evaluation import FramesScored, Scored
 from c2ftool.engine.metrics_log import curves
 from c2ftool.engine.run_folder import RunFolder
 from c2ftool.engine.savings import Saved
-from c2ftool.engine.scoring import Scoring
+from c2ftool.engine.scoring import Scoring, detection_settings
 from c2ftool.engine.selection import Selection
 from c2ftool.files import write_atomically
 from c2ftool.metrics import report_page
+from c2ftool.metrics.outcome import Results
 from c2ftool.metrics.report import write_report
-from c2ftool.metrics.results import ClipResults
+from c2ftool.metrics.spread import Spread
 from c2ftool.models.weights import load_into, read_weights
 from c2ftool.spec.resolved import Resolved, ResolvedPhase
 
@@ -41,6 +43,7 @@ class Outcome:
     tracking: str | None
     savings: list[tuple[str, str]] = field(default_factory=list)  # what is compared, and what came of it
     saved: dict[str, Any] | None = None  # the same as plain data
+    groups: dict[str, dict[str, Spread]] = field(default_factory=dict)
     children: list[Outcome] = field(default_factory=list)
 
     @property
@@ -75,12 +78,12 @@ class Outcome:
 
 def final_score(
     student: nn.Module, run: Path, resolved: Resolved, selection: Selection, scoring: Scoring
-) -> tuple[str, str, ClipResults | None, Scored | None]:
+) -> tuple[str, str, Results | None, Scored | FramesScored | None]:
     """(which weights, their phase, results, scores) on the test clips.
 
     The averaged weights where the last phase has an average, else the best where a metric chose them, else the last.
     """
-    if resolved.task != "finetune" or not len(selection.test):
+    if not resolved.supervised or not len(selection.test):
         return "last", resolved.phases[-1].name, None, None
     which = "last"
     if resolved.phases[-1].average is not None and _weights_file(run, "average").exists():
@@ -93,7 +96,9 @@ def final_score(
         phase = phase_called(resolved, record["phase"])  # the best may lie in a coarser phase
         student.backbone.set_tokens(phase.tokens)  # type: ignore[union-attr, operator]
         load_into(student, state, where=str(_weights_file(run, which)))
-    results, scored = scoring.results(student, phase.frontend, selection.test)
+    if resolved.by_frame:
+        student.head.frames = phase.label_frames  # type: ignore[union-attr]
+    results, scored = scoring.results(student, phase, selection.test)
     return which, phase.name, results, scored
 
 
@@ -134,8 +139,8 @@ def report(
     resolved: Resolved,
     entries: list[dict[str, Any]],
     phases: list[dict[str, Any]],
-    results: ClipResults | None,
-    scored: Scored | None,
+    results: Results | None,
+    scored: Scored | FramesScored | None,
     selection: Selection,
     device: str,
     saved: Saved | None = None,
@@ -167,9 +172,14 @@ def report(
     }
     picture = None if saved is None else saved.figure()
     rows = [] if saved is None else saved.rows()
-    files = write_report(into, folder.path.name, results, shown, costs, extras, cost=picture, savings=rows)
-    if scored is not None:
+    pictures = detection_pictures(results, scored, resolved, selection, detection_settings(resolved))
+    files = write_report(
+        into, folder.path.name, results, shown, costs, extras, cost=picture, savings=rows, pictures=pictures
+    )
+    if isinstance(scored, Scored):
         files.append(_save_scores(into / "scores.npz", scored, selection))
+    elif scored is not None:
+        files += save_detection(into, scored, detection_settings(resolved))
     return files
 
 

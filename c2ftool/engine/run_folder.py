@@ -185,6 +185,16 @@ def find_run(reference: str, root: Path) -> Path:
     raise MissingError(f"no run {reference!r} in {root}", cure=f"There are: {names}.")
 
 
+def find_runs(pattern: str, root: Path) -> list[Path]:
+    """The runs, or studies, that a name stands for; `*` and `?` stand for parts of it. Raises MissingError for none."""
+    if not any(sign in pattern for sign in "*?["):
+        return [find_run(pattern, root)]
+    anchor = Path(pattern).anchor  # a path, not a name
+    paths = Path(anchor).glob(pattern.removeprefix(anchor)) if anchor else root.glob(pattern)
+    found = [path for path in sorted(paths) if (path / RECORD).exists() or children_of(path)]
+    return found or [find_run(pattern, root)]  # which says what there is
+
+
 def machine() -> dict[str, Any]:
     """What run.json says of the machine, and of the code where that is a git checkout."""
     import platform

@@ -22,6 +22,9 @@ def learning_rate(schedule: ResolvedSchedule, peak: float, step: int) -> float:
             span = max(1, schedule.steps - 1 - schedule.warmup)
             progress = min(1.0, (step - schedule.warmup) / span)
             return schedule.min_lr + (peak - schedule.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+        case "linear":
+            fallen = min(1.0, max(0, step - schedule.start) / max(1, schedule.over))
+            return peak + (schedule.min_lr - peak) * fallen
         case "step":
             falls = 0 if step < schedule.start else 1 + (step - schedule.start) // schedule.every
             return peak * schedule.factor**falls

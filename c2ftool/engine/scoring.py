@@ -1,4 +1,4 @@
-"""Metrics of a classifier on the run's validation and test clips."""
+"""Metrics of a model on the run's validation and test clips."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 from torch import nn
 
 from c2ftool.data.order import Rows
+from c2ftool.data.store import PreparedSet
 from c2ftool.engine.device import Device
-from c2ftool.engine.evaluation import Scored, score_rows
+from c2ftool.engine.evaluation import FramesScored, Scored, score_frames, score_rows
 from c2ftool.engine.selection import Selection
-from c2ftool.metrics.results import ClipResults, evaluate_clips
-from c2ftool.spec.resolved import Resolved, ResolvedFrontend
+from c2ftool.metrics.detection import evaluate_detection
+from c2ftool.metrics.measured import DetectionSettings
+from c2ftool.metrics.outcome import Results
+from c2ftool.metrics.results import evaluate_clips
+from c2ftool.spec.resolved import Resolved, ResolvedFrontend, ResolvedPhase
 
 
 def improves(value: float | None, best: dict[str, Any] | None) -> bool:
@@ -22,6 +26,11 @@ def improves(value: float | None, best: dict[str, Any] | None) -> bool:
     if value is None or math.isnan(value):
         return False
     return best is None or value > best["value"]
+
+
+def detection_settings(resolved: Resolved) -> DetectionSettings:
+    """What a run does to scores of frames before they are measured."""
+    return DetectionSettings.of(resolved.postprocess, resolved.empty)
 
 
 @dataclass(frozen=True)
@@ -33,33 +42,69 @@ class Scoring:
     device: Device
     threads: int
 
-    def validate(self, student: nn.Module, frontend: ResolvedFrontend) -> dict[str, float]:
+    def validate(self, student: nn.Module, phase: ResolvedPhase) -> dict[str, float]:
         """Metric name -> value on the validation clips."""
-        results = self.results(student, frontend, self.selection.valid)[0]
-        return results.values()
+        return self.results(student, phase, self.selection.valid)[0].values()
 
     def results(
         self,
         student: nn.Module,
-        frontend: ResolvedFrontend,
+        phase: ResolvedPhase,
         rows: Rows,
         metrics: list[str] | None = None,
+        frontend: ResolvedFrontend | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[ClipResults, Scored]:
-        """All metrics, tables and the scores themselves on some rows."""
+    ) -> tuple[Results, Scored | FramesScored | None]:
+        """All metrics, tables and the scores themselves on some rows; scores of frames on the first rank alone.
+
+        frontend: in place of the phase's.
+        """
+        wanted = list(metrics or self.resolved.metrics)
+        if self.resolved.by_frame:
+            return self._frames(student, phase, rows, wanted, frontend or phase.frontend, progress)
         scored = score_rows(
             student,
             self.selection.source,
             rows,
-            frontend=frontend,
+            frontend=frontend or phase.frontend,
             classes=self.selection.classes,
             batch=self.resolved.evaluate_batch,
             device=self.device,
             threads=self.threads,
             progress=progress,
         )
-        wanted = list(metrics or self.resolved.metrics)
         results = evaluate_clips(
             scored.targets, scored.scores, self.selection.names, wanted, multi_label=self.resolved.multi_label
         )
         return results, scored
+
+    def _frames(
+        self,
+        student: nn.Module,
+        phase: ResolvedPhase,
+        rows: Rows,
+        metrics: list[str],
+        frontend: ResolvedFrontend,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[Results, FramesScored | None]:
+        assert isinstance(self.selection.source, PreparedSet)
+        scored = score_frames(
+            student,
+            self.selection.source,
+            rows,
+            phase=phase,
+            frontend=frontend,
+            classes=self.selection.classes,
+            sliced=self.resolved.data.long == "slices",
+            batch=self.resolved.evaluate_batch,
+            device=self.device,
+            threads=self.threads,
+            progress=progress,
+        )
+
+        def measure() -> Results:
+            assert scored is not None
+            settings = detection_settings(self.resolved)
+            return evaluate_detection(scored.scores, scored.truth, metrics, settings, left_out=scored.left_out)
+
+        return self.device.from_main(measure), scored

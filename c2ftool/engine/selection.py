@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from c2ftool.data.frame_labels import LabelGrid, class_places, weights_by_active_time
 from c2ftool.data.joined import JoinedSets
-from c2ftool.data.order import Order, Rows, class_balanced_weights
+from c2ftool.data.order import Order, Rows, Stream, class_balanced_weights
 from c2ftool.data.store import PreparedSet, find_set
 from c2ftool.errors import MissingError, UsageError
-from c2ftool.spec.data import ClassBalanced, Data
+from c2ftool.spec.check_detection import weak_clips
+from c2ftool.spec.data import ActiveTime, ClassBalanced, Data, Uniform
 from c2ftool.spec.resolve import DataFacts
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The clips of a run. Rows are the set's row numbers; classes its class numbers in the run's order."""
+    """The clips of a run. Rows are the set's row numbers; classes its class numbers in the run's order.
+
+    weak: rows that are trained on by their clip labels, beside `train` whose events are known.
+    """
 
     source: PreparedSet | JoinedSets
     train: Rows
@@ -25,13 +33,42 @@ class Selection:
     test: Rows
     classes: Rows
     names: list[str]
+    weak: Rows
 
-    def order(self, data: Data, seed: int, phase: int) -> Order:
-        """The stream of training clips of a phase."""
-        weights = None
-        if isinstance(data.sampler, ClassBalanced):
-            weights = class_balanced_weights(self.source.targets(self.train)[:, self.classes])
-        return Order(self.train, seed, phase, data.sampler, weights)
+    def stream(self, data: Data, seed: int, phase: int, batch: int, frames: int = 0) -> Stream:
+        """The training clips of a phase. frames: label frames of its input, for weights by active time."""
+        order = Order(self.train, seed, phase, data.sampler, self._weights(data, frames))
+        weak = weak_clips(data, batch)
+        if weak is None:
+            return Stream(order)
+        return Stream(order, Order(self.weak, seed, phase, Uniform(kind="uniform"), purpose="order of weak"), weak)
+
+    def _weights(self, data: Data, frames: int) -> NDArray[np.float64] | None:
+        match data.sampler:
+            case ClassBalanced():
+                return class_balanced_weights(self.source.targets(self.train)[:, self.classes])
+            case ActiveTime() as sampler:
+                assert isinstance(self.source, PreparedSet)
+                frame_ms = float(data.frame.exact * 1000)
+                looked_at = frames if frames and data.crop == "start" else self.longest(data)
+                return weights_by_active_time(
+                    self.source, self.train, self.classes, looked_at, frame_ms, sampler.offset
+                )
+            case Uniform():
+                return None
+
+    def longest(self, data: Data) -> int:
+        """Whole label frames of the longest training clip."""
+        seconds = Fraction(int(self.source.samples[self.train].max()), self.source.info.sample_rate)
+        return max(1, math.floor(seconds / data.frame.exact))
+
+    def grid(self, data: Data, frames: int) -> LabelGrid | None:
+        """How events become labels of so many frames; None where clips are labelled."""
+        if data.labels != "frame":
+            return None
+        rate = self.source.info.sample_rate
+        place = class_places(self.classes, len(self.source.info.classes))
+        return LabelGrid(frames, float(data.frame.exact * 1000), int(data.frame.exact * rate), place, data.covers)
 
     @property
     def multi_label(self) -> bool:
@@ -45,38 +82,72 @@ def select(data: Data, root: Path) -> Selection:
     source = PreparedSet.open(find_set(data.dataset, root))
     info = source.info
     where = f"data set {info.name!r}"
-    for split in [*data.train, *data.valid, *data.test]:
+    for split in [*data.train, *data.weak, *data.valid, *data.test]:
         if split not in info.splits:
             raise MissingError(f"{where} has no split {split!r}", cure=f"Its splits: {', '.join(info.splits)}.")
     if data.fold is not None and data.fold not in info.folds:
         folds = ", ".join(map(str, info.folds)) or "none"
         raise MissingError(f"{where} has no fold {data.fold}", cure=f"Its folds: {folds}.")
-    names = data.classes or list(info.classes)
+    strength: dict[str, str] = info.sources.get("labels", {})
+    for split in data.train if data.labels == "frame" else []:
+        if strength.get(split) == "weak":
+            raise UsageError(
+                f"{where}: split {split!r} has labels of clips only, and data.labels is frame",
+                cure=f"Name it in data.weak: {', '.join([*data.weak, split])}.",
+            )
+    names = _trained(source, data) if data.classes == "trained" else list(data.classes or info.classes)
     if unknown := [name for name in names if name not in info.classes]:
         raise MissingError(f"{where} has no class {unknown[0]!r}", cure=f"Its classes: {', '.join(info.classes[:20])}.")
     classes = np.asarray([info.classes.index(name) for name in names], np.int64)
 
     def rows(splits: list[str], hold_out: bool = False) -> Rows:
         found = source.rows(splits, fold=data.fold, hold_out=hold_out) if data.fold else source.rows(splits)
-        if data.classes is not None and len(found):
+        # a clip without any of the classes is an example of silence where frames are labelled
+        if data.classes is not None and data.labels == "clip" and len(found):
             found = found[source.targets(found)[:, classes].any(axis=1)]
         return found
 
-    train = rows(data.train)
+    train, weak = rows(data.train), rows(data.weak)
     if data.min_length is not None:
-        train = train[source.samples[train] >= data.min_length.seconds * info.sample_rate]
+        train, weak = (r[source.samples[r] >= data.min_length.seconds * info.sample_rate] for r in (train, weak))
     if data.fold is not None:
         held_out = rows(data.train, hold_out=True)
         valid, test = held_out, held_out
+        if data.valid_fold == "next":
+            following = info.folds[(info.folds.index(data.fold) + 1) % len(info.folds)]
+            valid = train[source.folds[train] == following]
+            train, weak = (r[source.folds[r] != following] for r in (train, weak))
     else:
         valid, test = rows(data.valid), rows(data.test)
-    if not len(train):
-        raise UsageError(
-            f"{where}: no training clip is left", cure="Check data.train, data.classes and data.min_length."
-        )
+    for what, left in (("training", train), ("weakly labelled", weak)):
+        if not len(left) and (what == "training" or data.weak):
+            checked = "data.train, data.weak, data.classes and data.min_length"
+            raise UsageError(f"{where}: no {what} clip is left", cure=f"Check {checked}.")
     if data.also:
         return _joined(source, train, data, root)
-    return Selection(source, train, valid, test, classes, names)
+    if data.labels == "frame":
+        for what, those in (("training", train), ("validation", valid), ("test", test)):
+            _require_events(source, those, classes, f"{where}: no {what} clip")
+    return Selection(source, train, valid, test, classes, names, weak)
+
+
+def _require_events(source: PreparedSet, rows: Rows, classes: Rows, none: str) -> None:
+    """Raise UsageError, which begins with `none`, where rows that are to be detected in have no event."""
+    if len(rows) and not np.isin(source.events_of(rows)[1].label, classes).any():
+        having = ", ".join(source.info.events)
+        raise UsageError(
+            f"{none} has an event of {'these classes' if having else 'any class'}, and data.labels is frame",
+            cure=f"Splits with events: {having or 'none'}. Clips without can be trained on as data.weak.",
+        )
+
+
+def _trained(source: PreparedSet, data: Data) -> list[str]:
+    """The classes that the training splits name: their metadata, where the set's layout tells, else their clips."""
+    named = source.info.sources.get("named", {})
+    numbers: set[int] = set()
+    for split in [*data.train, *data.weak]:
+        numbers |= set(named.get(split) or [int(number) for number in source.info.counts.get(split, {})])
+    return [name for number, name in enumerate(source.info.classes) if number in numbers]
 
 
 def _joined(first: PreparedSet, train: Rows, data: Data, root: Path) -> Selection:
@@ -98,7 +169,7 @@ def _joined(first: PreparedSet, train: Rows, data: Data, root: Path) -> Selectio
     joint = JoinedSets(sets)
     none = np.zeros(0, np.int64)
     rows = np.concatenate([joint.rows_of(place, rows) for place, rows in enumerate(chosen)])
-    return Selection(joint, rows, none, none, none, [])
+    return Selection(joint, rows, none, none, none, [], none)
 
 
 def facts(selection: Selection, data: Data) -> DataFacts:
@@ -112,7 +183,13 @@ def facts(selection: Selection, data: Data) -> DataFacts:
         mean=info.mean,
         std=info.std,
         fingerprint=info.fingerprint,
-        clips_train=selection.order(data, 0, 0).epoch_clips,
+        clips_train=_epoch(selection, data),
         clips_valid=len(selection.valid),
         clips_test=len(selection.test),
     )
+
+
+def _epoch(selection: Selection, data: Data) -> int:
+    """Clips of an epoch: one pass of the sampler, and the weakly labelled clips that come with it."""
+    strong = Order(selection.train, 0, 0, data.sampler, selection._weights(data, 0)).epoch_clips
+    return round(strong / (1 - data.weak_share)) if data.weak else strong

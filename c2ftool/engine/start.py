@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from c2ftool.engine.boundary import start_rules
 from c2ftool.errors import DataError, UsageError
 from c2ftool.models.backbone import Backbone
+from c2ftool.models.frames import FrameHead
 from c2ftool.models.initialise import initialise
 from c2ftool.models.layout import Change, Shape, Table, fit
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
@@ -66,13 +67,17 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
             continue
         # a decoder of patches of another size (SSAST under patch compression) predicts other pixels
         fits = _same_classes if part == "head" else _same_shapes
+        other: tuple[str, ...] = ()
+        if part == "head" and state is not None and start.record is None and _other_weak(state, own):
+            state, other = {name: value for name, value in state.items() if not name.startswith("weak.")}, ("weak.",)
         wanted = state is not None and fits(state, start, own, resolved)
         if wanted and state is not None:
-            load_into(own, state, where=where)
+            load_into(own, state, where=where, allow_missing=other)
         by_number = " (of as many classes; a published file does not name them)" if start.record is None else ""
         if wanted:
             notes.append(f"its {part}{by_number if part == 'head' else ''}")
-        elif part == "head" and start.family == "beats" and start.record is None and state is not None:
+            notes += ["the layer for clips, of other classes, random"] if other else []
+        elif part == "head" and start.family == "beats" and start.record is None and "fc.weight" in (state or {}):
             notes.append("head random (classes of published BEATs heads are in an order of their own)")
         else:
             notes.append(f"{part} random")
@@ -186,14 +191,27 @@ def _created(changes: list[Change]) -> tuple[str, ...]:
 
 
 def _same_classes(state: dict[str, Any], start: Start, head: nn.Module, resolved: Resolved) -> bool:
-    """Whether a head in a file is of the run's kind, and for its classes: by name where they are on record."""
-    shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    if shapes.keys() != state.keys():
+    """Whether a head in a file is of the run's kind and size, and for its classes: by name where they are on record."""
+    own = head.state_dict()
+    if start.record is None and isinstance(head, FrameHead):
+        own = {name: value for name, value in own.items() if name in state or not name.startswith("weak.")}
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    if shapes != {name: tuple(value.shape) for name, value in state.items()}:
         return False
     if start.record is not None:
         return start.record.get("classes") == resolved.classes
     # Microsoft's fine-tuned BEATs have AudioSet's classes in an order of their own
-    return start.family != "beats" and shapes == {name: tuple(value.shape) for name, value in state.items()}
+    return start.family != "beats" or isinstance(head, FrameHead)
+
+
+def _other_weak(state: dict[str, Any], head: nn.Module) -> bool:
+    """Whether a published head scores frames as ours does, and clips by a layer for other classes.
+
+    A layer that weighs frames by class (`attention`) cannot do without it.
+    """
+    if not isinstance(head, FrameHead) or head.attention or "weak.weight" not in state:
+        return False
+    return state["weak.weight"].shape != head.weak.weight.shape
 
 
 def _same_shapes(state: dict[str, Any], start: Start, part: nn.Module, resolved: Resolved) -> bool:

@@ -10,7 +10,7 @@ from c2ftool.engine.device import Device
 from c2ftool.engine.result import Outcome
 from c2ftool.engine.train import Options, run_name, train_one
 from c2ftool.files import write_atomically
-from c2ftool.metrics.spread import mean_and_spread
+from c2ftool.metrics.spread import Spread, mean_and_spread
 from c2ftool.spec.load import Loaded
 from c2ftool.spec.resolve import children
 from c2ftool.spec.root import Spec
@@ -18,7 +18,7 @@ from c2ftool.spec.root import Spec
 
 def is_study(spec: Spec) -> bool:
     """Whether the spec names several folds or seeds."""
-    return bool(spec.data.folds or spec.seeds)
+    return bool(spec.data.folds or spec.seeds or spec.backbones)
 
 
 def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | None:
@@ -33,11 +33,13 @@ def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
     if not outcomes:
         return None  # a rank beside the first
     spread = {m: mean_and_spread(o.scores[m] for o in outcomes) for m in outcomes[0].scores}
+    groups = _by_backbone(loaded.spec, outcomes)
     folder = options.runs_root / name
     summary = {
         "children": [o.run.name for o in outcomes],
         "scores": {m: {"mean": s.mean, "std": s.std, "n": s.n} for m, s in spread.items()},
         "by_child": {o.run.name: o.scores for o in outcomes},
+        "by_backbone": {name: {m: s._asdict() for m, s in spreads.items()} for name, spreads in groups.items()},
         "savings": {o.run.name: o.saved for o in outcomes if o.saved is not None},
     }
     write_atomically(folder / "study.json", json.dumps(summary, indent=1) + "\n")
@@ -53,8 +55,21 @@ def run_study(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         phases=[_together([o.phases[i] for o in outcomes]) for i in range(len(first.phases))],
         losses=first.losses,
         tracking=first.tracking,
+        groups=groups,
         children=outcomes,
     )
+
+
+def _by_backbone(spec: Spec, outcomes: list[Outcome]) -> dict[str, dict[str, Spread]]:
+    """Backbone -> metric -> mean and spread over its children, of a study over backbones and seeds or folds."""
+    if not spec.backbones or not (spec.seeds or spec.data.folds):
+        return {}
+    groups = {name: [o for o in outcomes if o.run.name.startswith(f"{name}-")] for name in spec.backbones}
+    return {
+        name: {m: mean_and_spread(o.scores[m] for o in ours) for m in ours[0].scores}
+        for name, ours in groups.items()
+        if ours
+    }
 
 
 def _savings(outcomes: list[Outcome]) -> list[tuple[str, str]]:

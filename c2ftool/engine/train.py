@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from c2ftool import __version__
+from c2ftool.data.taught import Taught
 from c2ftool.engine.baseline import Baseline, best_of_run, child_of, find_baseline, require_same_data
 from c2ftool.engine.checkpoint import Checkpoints
 from c2ftool.engine.clock import Clock
 from c2ftool.engine.cost import PhaseCost, phase_costs
 from c2ftool.engine.device import Device, close_device, open_device, place
+from c2ftool.engine.ensemble import find_ensemble, open_teachers
 from c2ftool.engine.loop import Loop
 from c2ftool.engine.metrics_log import MetricsLog, read_metrics
 from c2ftool.engine.progress import Progress
@@ -62,12 +64,15 @@ def run_name(spec: Spec, options: Options) -> str:
 def prepare(loaded: Loaded, options: Options) -> tuple[Resolved, Selection]:
     """The resolved spec and its clips."""
     selection = select(loaded.spec.data, options.data_root)
+    ensemble = find_ensemble(loaded.spec, options.runs_root, options.data_root)
     name = run_name(loaded.spec, options)
     baseline = baseline_of(loaded, options.runs_root, name)
     found = {} if baseline is None or baseline.run is None else best_of_run(baseline.run)
     if options.resume:  # what a run set out to surpass stays, whatever became of the baseline since
         found |= _targets_of(options.runs_root / name)
-    resolved = resolve(loaded.spec, replace(facts(selection, loaded.spec.data), baseline_best=found))
+    known = facts(selection, loaded.spec.data)
+    teachers = ensemble.fingerprint if ensemble is not None else ""
+    resolved = resolve(loaded.spec, replace(known, baseline_best=found, teachers=teachers))
     if baseline is not None and baseline.loaded is not None and resolved.savings is not None:
         # the run is scored from other folders than the one that its spec lies in
         place = resolved.savings.model_copy(update={"baseline": baseline.lasting})
@@ -115,9 +120,9 @@ def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
         resolve_weights(reference, options.runs_root)  # before there is a folder that a wrong name would leave behind
     costs = phase_costs(resolved)
     fresh = not path.exists()
+    folder, progress = None, None
     try:
         with ExitStack() as stack:
-            folder, progress = None, None
             if device.main:
                 info = {"command": options.command, "device": device.name(), "precision": device.precision, **machine()}
                 folder = stack.enter_context(
@@ -126,13 +131,19 @@ def train_one(loaded: Loaded, options: Options, device: Device) -> Outcome | Non
                 progress = Progress(folder.log, options.quiet)
                 stack.callback(progress.close)
             device.barrier()
-            run = _Run(resolved, selection, device, options, costs, path, folder, progress)
+            run = _Run(loaded.spec, resolved, selection, device, options, costs, path, folder, progress)
             return run.go()
-    except (DataError, MissingError):
-        begun = any((path / "checkpoints").glob("*")) or (path / "metrics.jsonl").exists()
-        if device.main and fresh and not begun:  # weights that cannot be used: the next try has the name again
+    except (DataError, MissingError, UsageError):
+        # weights or teachers that cannot be used: the next try has the name again
+        if folder is not None and fresh and not _begun(folder):
             shutil.rmtree(path, ignore_errors=True)
         raise
+
+
+def _begun(folder: RunFolder) -> bool:
+    """Whether a run has come to anything."""
+    measured = folder.metrics.exists() and folder.metrics.stat().st_size > 0
+    return measured or any(folder.checkpoints.glob("*"))
 
 
 def _targets_of(run: Path) -> dict[str, float]:
@@ -160,6 +171,7 @@ def _require_targets(resolved: Resolved, loaded: Loaded, options: Options) -> No
 class _Run:
     """The parts of one run on one rank, put together."""
 
+    spec: Spec
     resolved: Resolved
     selection: Selection
     device: Device
@@ -185,10 +197,11 @@ class _Run:
                     f"warning: {torch.get_num_threads()} threads now, {state['threads']} before: losses will not be "
                     "identical to the last bit"
                 )
+        threads = loader_threads(resolved, device)
+        taught = self._taught(threads)  # before anything is written that a wrong teacher would leave behind
         outlets, tracker = self._outlets(clock.total if found else None)
         reporter = Reporter(resolved, self.costs, outlets)
-        threads = loader_threads(resolved, device)
-        scores = resolved.task == "finetune" and len(self.selection.valid) > 0
+        scores = resolved.supervised and len(self.selection.valid) > 0
         scoring = Scoring(self.selection, resolved, device, threads)
         loop = Loop(
             resolved=resolved,
@@ -201,6 +214,7 @@ class _Run:
             scoring=scoring if scores else None,
             record=record,
             threads=threads,
+            taught=taught,
             clock=clock,
             restored=found[1] if found is not None else None,
         )
@@ -221,6 +235,15 @@ class _Run:
             if tracker is not None:
                 tracker.finish(status)
 
+    def _taught(self, threads: int) -> Taught | None:
+        """The teachers' logits, where the run learns from any."""
+        ensemble = find_ensemble(self.spec, self.options.runs_root, self.options.data_root)
+        if ensemble is None:
+            return None
+        return open_teachers(
+            ensemble, self.resolved, self.selection, self.device, self.options.data_root, threads, self._say
+        )
+
     def _say(self, text: str) -> None:
         if self.progress is not None:
             self.progress.say(text)
@@ -236,7 +259,7 @@ class _Run:
             "c2f": __version__,
             "backbone": self.resolved.model.backbone,
             "task": self.resolved.task,
-            "classes": self.resolved.classes if self.resolved.task == "finetune" else [],
+            "classes": self.resolved.classes if self.resolved.supervised else [],
             "parents": parents,
             "spec_hash": resolved_hash(self.resolved),
         }

@@ -1,4 +1,4 @@
-"""Scores of clips, and the report of a run. Arrays in, plain results out: no torch here.
+"""Scores of clips and of events in time, and the report of a run. Arrays in, plain results out: no models here.
 
 `definitions` names the metrics and says what each is; `results` computes them; `report` writes tables and figures.
 """

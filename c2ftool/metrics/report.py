@@ -14,6 +14,7 @@ from typing import Any
 from c2ftool.files import translate_failure, write_atomically
 from c2ftool.metrics.curve_figure import Curve, curve_figure
 from c2ftool.metrics.figures import class_figure, confusion_figure
+from c2ftool.metrics.outcome import Results
 from c2ftool.metrics.report_page import PhaseCost, page
 from c2ftool.metrics.results import ClipResults
 
@@ -21,19 +22,21 @@ from c2ftool.metrics.results import ClipResults
 def write_report(
     folder: Path,
     title: str,
-    results: ClipResults | None,
+    results: Results | None,
     curves: Mapping[str, Curve],
     phases: Sequence[PhaseCost],
     extras: Mapping[str, str | float | int | None],
     *,
     cost: bytes | None = None,
     savings: Sequence[tuple[str, str]] = (),
+    pictures: Mapping[str, tuple[bytes, str]] | None = None,
 ) -> list[Path]:
     """The files written: index.html and, where there is something to show, tables (CSV) and figures (PNG).
 
     results: of the final evaluation; None for a run without (self-supervised). curves: name -> (step, value) pairs over
     the whole run's optimiser steps. phases: what each one took. extras: further facts, in the order of the page.
-    cost: a figure of scores over costs (PNG). savings: what is compared and what came of it, in words, row by row.
+    pictures: further figures, file -> (PNG, caption). cost: a figure of scores over costs (PNG). savings: what is
+    compared and what came of it, in words, row by row.
     Files of an earlier report are replaced. Raises RunError if the folder cannot be written.
     """
     drawn: dict[str, bytes] = {}
@@ -47,11 +50,12 @@ def write_report(
         drawn["cost.png"] = cost
         captions["cost.png"] = "Scores over the cost of training; dashed: the baseline's best, stars: what is compared"
     if results is not None:
-        figure, what = _by_class(results)
+        figure, what = results.by_class()
         drawn["per_class.png"] = class_figure(figure, what)
-        captions["per_class.png"] = f"{what.capitalize()} by class; dashed: the mean"
-        tables["per_class.csv"] = _table(_per_class_rows(results))
-        if results.confusion is not None:
+        captions["per_class.png"] = f"{what[:1].upper()}{what[1:]} by class; dashed: the mean"
+        head, by_class = results.class_table()
+        tables["per_class.csv"] = _table([head, *by_class])
+        if isinstance(results, ClipResults) and results.confusion is not None:
             drawn["confusion.png"] = confusion_figure(results.confusion, results.classes)
             captions["confusion.png"] = "Labels (rows) and the classes that clips were given (columns)"
             tables["confusion.csv"] = _table(
@@ -60,6 +64,8 @@ def write_report(
                     *([name, *row.tolist()] for name, row in zip(results.classes, results.confusion, strict=True)),
                 ]
             )
+    for file, (content, caption) in (pictures or {}).items():
+        drawn[file], captions[file] = content, caption
     html = page(title, results, phases, extras, captions, list(tables), savings)
     # the page last: it never names a file that is not there
     files = {**tables, **drawn, "index.html": html.encode()}
@@ -68,19 +74,6 @@ def write_report(
     for name, content in files.items():
         write_atomically(folder / name, content)
     return [folder / name for name in files]
-
-
-def _by_class(results: ClipResults) -> tuple[list[tuple[str, float | None]], str]:
-    """The figure that stands for a class: recall with one label per clip, average precision with several."""
-    if results.multi_label:
-        return [(row.name, row.ap) for row in results.per_class], "average precision"
-    return [(row.name, row.recall) for row in results.per_class], "recall"
-
-
-def _per_class_rows(results: ClipResults) -> list[list[Any]]:
-    columns = ["ap", "auc"] if results.multi_label else ["recall", "precision", "ap", "auc"]
-    head = ["class", "clips", *columns]
-    return [head, *([row.name, row.clips, *(getattr(row, c) for c in columns)] for row in results.per_class)]
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> bytes:

@@ -9,10 +9,12 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from c2ftool.metrics.outcome import Results
 from c2ftool.metrics.results import ClipResults
 
 _OPEN_ROWS = 60  # longer tables are folded
 _PAIRS = 15
+_PLACED = ("curves.png", "cost.png", "per_class.png", "confusion.png")  # figures that have their own place
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2126; background: #fff; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -51,7 +53,7 @@ class PhaseCost(_Cost, total=False):
 
 def page(
     title: str,
-    results: ClipResults | None,
+    results: Results | None,
     phases: Sequence[PhaseCost],
     extras: Mapping[str, str | float | int | None],
     figures: Mapping[str, str],
@@ -61,8 +63,7 @@ def page(
     """The HTML of the report. figures: file -> caption; tables: files; savings: rows. Every name is escaped."""
     parts = [f"<h1>{escape(title)}</h1>"]
     if results is not None:
-        kind = "one or more labels per clip" if results.multi_label else "one label per clip"
-        parts.append(f'<p class="note">{results.clips:,} clips, {len(results.classes)} classes, {kind}</p>')
+        parts.append(f'<p class="note">{results.clips:,} clips, {len(results.classes)} classes, {results.kind()}</p>')
         parts.append("<h2>Scores</h2>" + _scores(results))
     if phases or savings or "cost.png" in figures:
         parts.append("<h2>Cost</h2>" + (_costs(phases) if phases else ""))
@@ -77,8 +78,10 @@ def page(
         parts.append("<h2>Training</h2>" + _figure("curves.png", figures["curves.png"]))
     if results is not None:
         parts.append("<h2>Classes</h2>" + _figure("per_class.png", figures["per_class.png"]) + _per_class(results))
-        if results.confusion is not None:
+        if isinstance(results, ClipResults) and results.confusion is not None:
             parts.append("<h2>Confusion</h2>" + _figure("confusion.png", figures["confusion.png"]) + _mix_ups(results))
+    if more := [file for file in figures if file not in _PLACED]:
+        parts.append("<h2>Detection</h2>" + "".join(_figure(file, figures[file]) for file in more))
     if tables:
         links = ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in tables)
         parts.append(f'<p class="note">Tables: {links}</p>')
@@ -114,14 +117,10 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _scores(results: ClipResults) -> str:
+def _scores(results: Results) -> str:
     rows = [[score.name, f"{score.value:.4f}", score.definition] for score in results.scores.values()]
     table = _html_table(["metric", "value", "what it is"], rows, numbers=(1,), notes=(2,))
-    if results.without_positive:
-        names = ", ".join(escape(name) for name in results.without_positive[:12])
-        more = f" and {len(results.without_positive) - 12} more" if len(results.without_positive) > 12 else ""
-        table += f'<p class="note">No clip has the label of {names}{more}: left out of the means over classes.</p>'
-    return table
+    return table + "".join(f'<p class="note">{escape(note)}</p>' for note in results.notes())
 
 
 def _costs(phases: Sequence[PhaseCost]) -> str:
@@ -160,13 +159,13 @@ def _cost_cells(
     return [f"{steps:,}", f"{clips:,}", flops_text(flops), *map(flops_text, frontend), seconds_text(seconds), pace]
 
 
-def _per_class(results: ClipResults) -> str:
-    columns = ["ap", "auc"] if results.multi_label else ["recall", "precision", "ap", "auc"]
+def _per_class(results: Results) -> str:
+    head, by_class = results.class_table()
     rows = [
-        [str(number), row.name, f"{row.clips:,}", *(_share(getattr(row, column)) for column in columns)]
-        for number, row in enumerate(results.per_class, 1)
+        [str(number), name, f"{count:,}", *map(_share, figures)]
+        for number, (name, count, *figures) in enumerate(by_class, 1)
     ]
-    table = _html_table(["", "class", "clips", *columns], rows, numbers=range(2, 3 + len(columns)))
+    table = _html_table(["", *head], rows, numbers=range(2, 1 + len(head)))
     return table if len(rows) <= _OPEN_ROWS else f"<details><summary>All {len(rows)} classes</summary>{table}</details>"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +16,7 @@ from c2ftool.errors import DataError
 from c2ftool.metrics.accuracy import confusion_matrix, precision_per_class, recall_per_class, top_k_accuracy
 from c2ftool.metrics.average_precision import average_precision, d_prime, roc_auc
 from c2ftool.metrics.definitions import METRICS, check_metrics
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric's value and what it means."""
-
-    name: str
-    value: float
-    definition: str
+from c2ftool.metrics.outcome import Score, listed
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,28 @@ class ClipResults:
     def values(self) -> dict[str, float]:
         """The scores as numbers by name."""
         return {name: score.value for name, score in self.scores.items()}
+
+    def kind(self) -> str:
+        """How many labels a clip has."""
+        return "one or more labels per clip" if self.multi_label else "one label per clip"
+
+    def notes(self) -> list[str]:
+        """The classes that no clip has."""
+        if not self.without_positive:
+            return []
+        return [f"No clip has the label of {listed(self.without_positive)}: left out of the means over classes."]
+
+    def by_class(self) -> tuple[list[tuple[str, float | None]], str]:
+        """Recall with one label per clip, average precision with several."""
+        if self.multi_label:
+            return [(row.name, row.ap) for row in self.per_class], "average precision"
+        return [(row.name, row.recall) for row in self.per_class], "recall"
+
+    def class_table(self) -> tuple[list[str], list[list[Any]]]:
+        """(columns, rows): class, its clips, and figures."""
+        columns = ["ap", "auc"] if self.multi_label else ["recall", "precision", "ap", "auc"]
+        rows = [[row.name, row.clips, *(getattr(row, column) for column in columns)] for row in self.per_class]
+        return ["class", "clips", *columns], rows
 
 
 def evaluate_clips(

@@ -77,3 +77,29 @@ class FrameScores:
     values: NDArray[np.floating]
     frames: Int64
     frame: float = 0.04
+
+
+_CLIPS = 256  # looked at, at a time
+_INFINITE, _ONE, _MINUS_ZERO = 0x7C00, 0x3C00, 0x8000  # of float16, as bits
+
+
+def all_finite(values: NDArray[np.floating]) -> bool:
+    """Whether no value is NaN or infinite. Of halves by their bits: numpy's own test takes ten times as long."""
+    if not values.size:
+        return True
+    if values.dtype == np.float16:
+        return bool((np.ascontiguousarray(values).view(np.uint16) & _INFINITE).max() < _INFINITE)
+    return bool(np.isfinite(values.min()) and np.isfinite(values.max()))  # NaN is carried through both
+
+
+def are_probabilities(scores: FrameScores) -> bool:
+    """Whether all values lie from 0 to 1."""
+    for start in range(0, len(scores.values), _CLIPS):
+        part = scores.values[start : start + _CLIPS]
+        if part.dtype == np.float16:
+            bits = np.ascontiguousarray(part).view(np.uint16)
+            if bits.size and bits.max() > _ONE and ((bits > _ONE) & (bits != _MINUS_ZERO)).any():
+                return False
+        elif part.size and not (part.min() >= 0 and part.max() <= 1):
+            return False
+    return True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.eat import Eat
+from c2ftool.models.frames import FrameDetector, FrameHead, sequence_width
 from c2ftool.models.heads import ClipClassifier
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.model import FrameHead as FrameHeadSpec
 from c2ftool.spec.model import Model
 from c2ftool.spec.resolved import Tokens
 
@@ -62,6 +64,21 @@ def build_eat(model: Model, tokens: Tokens) -> Eat:
     if not isinstance(built, Eat):
         raise ValueError(f"{model.backbone} is no EAT encoder")
     return built
+
+
+def build_detector(model: Model, tokens: Tokens, classes: int, frames: int) -> FrameDetector:
+    """The backbone with the section's frame head. Raises ValueError where the section has no such head.
+
+    frames: label frames that an input covers.
+    """
+    spec = model.head
+    if not isinstance(spec, FrameHeadSpec):
+        raise ValueError("a detector needs model.head of kind frame")
+    backbone = build_backbone(model, tokens)
+    width = sequence_width(backbone, spec.sequence)
+    recurrent = None if spec.recurrent is None else (spec.recurrent.layers, spec.recurrent.width)
+    head = FrameHead(width, classes, frames, recurrent=recurrent, weak=spec.weak)
+    return FrameDetector(backbone, head, spec.sequence)
 
 
 def build_classifier(model: Model, tokens: Tokens, classes: int) -> ClipClassifier:

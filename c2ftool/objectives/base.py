@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,21 @@ from c2ftool.draws import Draw
 from c2ftool.frontend.build import LogMel, build_frontend
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.layout import Change, Rules
-from c2ftool.spec.resolved import ResolvedPhase, Tokens
+from c2ftool.spec.resolved import ResolvedEnsemble, ResolvedPhase, Tokens
+
+Targets = dict[str, Tensor]
+
+
+class Batch(Protocol):
+    """What a step is made of, on the device: what the loader gives (c2ftool/data/batch.py)."""
+
+    @property
+    def waveforms(self) -> Tensor: ...  # (B, S) int16
+    @property
+    def lengths(self) -> Tensor: ...  # (B,)
+    @property
+    def partners(self) -> Batch | None: ...
+    def targets(self, weight: float = 0.0) -> Targets: ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Prepared:
     """
 
     features: Tensor  # (B, frames, mels)
-    targets: Tensor | None  # (B, C)
+    targets: Targets  # (B, ...) each
     norms: dict[str, Tensor]
 
 
@@ -44,20 +59,29 @@ class Objective(nn.Module, ABC):
         """Take up a phase: its front end and augmentation."""
         self._frontend: LogMel = build_frontend(phase.frontend)
         factor = self._frontend.factors[0] * phase.frontend.hop // phase.full_frontend.hop
-        self._augment = Augmentations(phase.augment, factor, self._frontend.pad_value)
+        # feature frames to a label frame
+        ratio = phase.label_hop / (phase.full_frontend.hop * factor) if phase.label_hop else 1.0
+        self._augment = Augmentations(phase.augment, factor, self._frontend.pad_value, ratio)
+        self._teacher_weight = phase.teacher.weight if isinstance(phase.teacher, ResolvedEnsemble) else 0.0
 
     def resize(self, tokens: Tokens, rules: Rules) -> list[Change]:
         """Fit the student's backbone to another token grid and patch; names are the student's."""
         changes = self.backbone.resize(tokens, rules)
         return [replace(change, name=f"backbone.{change.name}") for change in changes]
 
-    def prepare_batch(self, waveforms: Tensor, lengths: Tensor, labels: Tensor, draw: Draw) -> Prepared:
+    def prepare_batch(self, batch: Batch, draw: Draw) -> Prepared:
         """The whole local batch as features and targets, without gradient."""
-        with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
-            waveforms, targets = self._augment.waveforms(waveforms, lengths, self.targets_of(labels), draw)
+        with torch.no_grad(), torch.autocast(batch.waveforms.device.type, enabled=False):
+            others = batch.partners
+            partners = None
+            if others is not None:
+                partners = (others.waveforms, others.lengths, self.targets_of(others) or {})
+            waveforms, lengths, targets = self._augment.waveforms(
+                batch.waveforms, batch.lengths, self.targets_of(batch), draw, partners
+            )
             features, targets = self._augment.features(self._frontend(waveforms, lengths, draw), targets, draw)
             features = self._frontend.compress(features)
-            return Prepared(features, targets, self.norms(features, targets))
+            return Prepared(features, targets or {}, self.norms(features, targets or {}))
 
     @property
     def backbone(self) -> Backbone:
@@ -76,16 +100,16 @@ class Objective(nn.Module, ABC):
 
         return backbone.depth, layer_of
 
-    def targets_of(self, labels: Tensor) -> Tensor | None:
-        """What the labels (B, C) become, before augmentation."""
-        return labels
+    def targets_of(self, batch: Batch) -> Targets | None:
+        """What is to be learned of a batch, before augmentation; None where its labels are not looked at."""
+        return batch.targets(self._teacher_weight)
 
     @abstractmethod
-    def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    def norms(self, features: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Each term's denominator for these clips, float64 scalars."""
 
     @abstractmethod
-    def forward(self, features: Tensor, targets: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, targets: Targets, draw: Draw) -> dict[str, Tensor]:
         """The sums of the terms over the clips given, a micro-batch."""
 
     def after_step(self, step: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from c2ftool.models.build import build_classifier
+from c2ftool.models.build import build_classifier, build_detector
 from c2ftool.models.initialise import initialise
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.classify import ClassifyObjective
+from c2ftool.objectives.detect import DetectObjective
 from c2ftool.objectives.eat import EatObjective, EatStudent
 from c2ftool.objectives.ssast import SsastObjective, SsastStudent
-from c2ftool.spec.objective import Classify, Eat, Ssast
+from c2ftool.spec.objective import Classify, Detect, Eat, Ssast
 from c2ftool.spec.resolved import Resolved
 
 
@@ -27,7 +28,11 @@ def build_objective(resolved: Resolved, phase: int = 0) -> Objective:
         case Classify() as spec:
             classifier = build_classifier(resolved.model, tokens, len(resolved.classes))
             objective = ClassifyObjective(classifier, spec)
-            if resolved.model.freeze == "body":
-                classifier.backbone.requires_grad_(False)
+        case Detect() as spec:
+            frames = resolved.phases[phase].label_frames
+            detector = build_detector(resolved.model, tokens, len(resolved.classes), frames)
+            objective = DetectObjective(detector, spec, weak=bool(resolved.data.weak))
+    if resolved.model.freeze == "body":
+        objective.backbone.requires_grad_(False)
     initialise(objective.student, resolved.seed)
     return objective

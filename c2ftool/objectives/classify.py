@@ -6,11 +6,11 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from c2ftool.draws import Draw
 from c2ftool.models.heads import ClipClassifier
-from c2ftool.objectives.base import Objective
+from c2ftool.objectives.base import Objective, Targets
 from c2ftool.spec.objective import Classify
 
 
@@ -26,29 +26,34 @@ class ClassifyObjective(Objective):
     def train(self, mode: bool = True) -> Self:
         """As every module's; a frozen body stays in evaluation, its batch statistics too."""
         super().train(mode)
-        if not any(p.requires_grad for p in self.student.backbone.parameters()):
-            self.student.backbone.eval()
+        keep_frozen(self.student.backbone)
         return self
 
-    def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    def norms(self, features: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Clips, labels or clips x classes."""
-        assert targets is not None
+        labels = targets["clip"]
         match self.spec.reduction:
             case "clips":
-                norm = torch.tensor(len(targets), dtype=torch.float64, device=targets.device)
+                norm = torch.tensor(len(labels), dtype=torch.float64, device=labels.device)
             case "labels":
-                norm = targets.sum(dtype=torch.float64)
+                norm = labels.sum(dtype=torch.float64)
             case "elements":
-                norm = torch.tensor(targets.numel(), dtype=torch.float64, device=targets.device)
+                norm = torch.tensor(labels.numel(), dtype=torch.float64, device=labels.device)
         return {"loss": norm}
 
-    def forward(self, features: Tensor, targets: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, targets: Targets, draw: Draw) -> dict[str, Tensor]:
         """The loss summed over clips and classes, float32."""
-        assert targets is not None
+        labels = targets["clip"]
         logits = self.student(features, draw).float()
         match self.spec.loss:
             case "bce":
-                loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+                loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
             case "ce":
-                loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=self.spec.label_smoothing)
+                loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.spec.label_smoothing)
         return {"loss": loss}
+
+
+def keep_frozen(backbone: nn.Module) -> None:
+    """Leave a backbone in evaluation of which nothing learns."""
+    if not any(p.requires_grad for p in backbone.parameters()):
+        backbone.eval()

@@ -22,7 +22,7 @@ from c2ftool.models.build import build_eat
 from c2ftool.models.decoder import ConvDecoder
 from c2ftool.models.eat import Eat
 from c2ftool.models.layout import Change, Rules
-from c2ftool.objectives.base import Objective
+from c2ftool.objectives.base import Batch, Objective, Targets
 from c2ftool.objectives.ema import EmaTeacher, decay_at
 from c2ftool.spec import objective as spec_objective
 from c2ftool.spec.masks import InverseBlock
@@ -95,6 +95,7 @@ class EatObjective(Objective):
         super().begin_phase(phase, index)
         assert isinstance(phase.masks, InverseBlock) and phase.teacher is not None and phase.visible is not None
         self._masks: InverseBlock = phase.masks
+        assert isinstance(phase.teacher, ResolvedTeacher)
         self._ema: ResolvedTeacher = phase.teacher
         self._masked = phase.tokens.count - phase.visible
         self._collapse_after = phase.collapse_after
@@ -107,17 +108,17 @@ class EatObjective(Objective):
             self._teacher.module.resize(tokens, rules)
         return super().resize(tokens, rules)
 
-    def targets_of(self, labels: Tensor) -> Tensor | None:
+    def targets_of(self, batch: Batch) -> Targets | None:
         """None: labels are not looked at."""
         return None
 
-    def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    def norms(self, features: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The masked tokens of all rows, and the rows."""
         rows = len(features) * self._masks.clones
         counts = torch.tensor([rows * self._masked, rows], dtype=torch.float64, device=features.device)
         return {"frame": counts[0], "utterance": counts[1]}
 
-    def forward(self, features: Tensor, targets: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, targets: Targets, draw: Draw) -> dict[str, Tensor]:
         """The loss sums of (B, frames, mels) features; masks and noise are drawn for each clone."""
         rows = draw.clones(self._masks.clones)
         time, frequency = self.student.backbone.grid(features.shape[1])

@@ -22,7 +22,7 @@ from c2ftool.models.ast import PREFIX, Ast
 from c2ftool.models.backbone import unset
 from c2ftool.models.build import build_backbone
 from c2ftool.models.layout import Change, Rules
-from c2ftool.objectives.base import Objective
+from c2ftool.objectives.base import Batch, Objective, Targets
 from c2ftool.spec import objective as spec_objective
 from c2ftool.spec.masks import Cluster, Random
 from c2ftool.spec.model import Model
@@ -125,17 +125,17 @@ class SsastObjective(Objective):
             replace(change, name=f"decoder.{change.name}") for change in self.student.decoder.set_pixels(pixels)
         ]
 
-    def targets_of(self, labels: Tensor) -> Tensor | None:
+    def targets_of(self, batch: Batch) -> Targets | None:
         """None: labels are not looked at."""
         return None
 
-    def norms(self, features: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    def norms(self, features: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The masked tokens of all clips, and their pixels."""
         masked = len(features) * self._masked
         counts = torch.tensor([masked, masked * self._pixels], dtype=torch.float64, device=features.device)
         return {"discriminative": counts[0], "generative": counts[1]}
 
-    def forward(self, features: Tensor, targets: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, targets: Targets, draw: Draw) -> dict[str, Tensor]:
         """The loss sums of (B, frames, mels) features; masks are drawn for each clip."""
         backbone = self.student.backbone
         grid = backbone.grid(features.shape[1])

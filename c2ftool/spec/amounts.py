@@ -111,7 +111,12 @@ class Duration(_Amount):
 
     @property
     def seconds(self) -> float:
-        return float(self.value * _SECONDS[self.unit])
+        return float(self.exact)
+
+    @property
+    def exact(self) -> Fraction:
+        """Seconds, not rounded."""
+        return self.value * _SECONDS[self.unit]
 
 
 def samples(duration: Duration, sample_rate: int) -> int:

@@ -7,29 +7,30 @@ from collections.abc import Iterator
 
 from c2ftool.spec.amounts import samples
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.check_detection import augmented, metrics
+from c2ftool.spec.check_objective import NO_SHARE, Finding, objective, parts
 from c2ftool.spec.compression import Compression
 from c2ftool.spec.data import Uniform
 from c2ftool.spec.layout import compressed, full_frontend, refusal, strides
-from c2ftool.spec.masks import Cluster, InverseBlock, Random, masked_count
+from c2ftool.spec.masks import masked_count
 from c2ftool.spec.model import ClipHead, TokenSemanticHead
-from c2ftool.spec.objective import Classify, Eat, Ssast
+from c2ftool.spec.objective import Ssast
 from c2ftool.spec.root import Phase, Spec
 from c2ftool.spec.stop import Budget, Surpasses
-from c2ftool.spec.train import Average, Cosine, Step
+from c2ftool.spec.train import Average, Cosine, Linear, Step
 
-Finding = tuple[tuple[str | int, ...], str, str]  # path, message, hint
 _RESERVED = ("best", "last", "last-teacher", "average")
-_NO_SHARE = ("a share has no meaning here", "write steps, epochs or clips")
 
 
 def check(spec: Spec) -> Iterator[Finding]:
     """Every finding in a spec whose sections are valid by themselves."""
-    yield from _task(spec)
+    yield from objective(spec)
     yield from _data(spec)
     yield from _evaluate(spec)
     yield from _model(spec)
     yield from _savings(spec)
     yield from _average(spec)
+    yield from metrics(spec)
     names = Counter(phase.name.lower() for phase in spec.phases)  # they name files
     for place, phase in enumerate(spec.phases):
         if names[phase.name.lower()] > 1:
@@ -44,101 +45,6 @@ def check(spec: Spec) -> Iterator[Finding]:
         yield from _phase(spec, phase, place)
 
 
-def _task(spec: Spec) -> Iterator[Finding]:
-    match spec.objective:
-        case Eat():
-            yield from _eat(spec, spec.objective)
-        case Ssast():
-            yield from _ssast(spec)
-        case Classify():
-            yield from _classify(spec, spec.objective)
-
-
-def _eat(spec: Spec, objective: Eat) -> Iterator[Finding]:
-    size = BACKBONES[spec.model.backbone]
-    yield from _pretraining(spec, "eat", "eat", "masks: {kind: inverse_block}")
-    for path, part in _parts(spec):
-        if part.masks is not None and not isinstance(part.masks, InverseBlock):
-            yield (*path, "masks"), f"objective eat has masks of kind inverse_block, not {part.masks.kind}", ""
-    if not spec.teachers and any(not phase.teachers for phase in spec.phases):
-        hint = "teachers: [{kind: ema, decay: 0.9998, final_decay: 0.99999}]"
-        yield ("objective",), "objective eat needs an EMA teacher", hint
-    groups, kernel = objective.decoder.groups, objective.decoder.kernel
-    if size.width % groups:
-        hint = f"choose one of {', '.join(str(n) for n in range(1, size.width + 1) if size.width % n == 0)}"
-        message = f"{groups} decoder groups do not divide the width {size.width} of {size.name}"
-        yield ("objective", "decoder", "groups"), message, hint
-    if kernel % 2 == 0:
-        yield ("objective", "decoder", "kernel"), f"the decoder's kernel is odd, not {kernel}", ""
-    if objective.collapse.after.unit == "%":
-        yield ("objective", "collapse", "after"), *_NO_SHARE
-    for path, part in _parts(spec):
-        for place, teacher in enumerate(part.teachers or []):
-            for layer in teacher.layers if isinstance(teacher.layers, list) else []:
-                if not 0 <= layer < size.depth:
-                    message = f"{size.name} has blocks 0 to {size.depth - 1}, not {layer}"
-                    yield (*path, "teachers", place, "layers"), message, ""
-
-
-def _ssast(spec: Spec) -> Iterator[Finding]:
-    yield from _pretraining(spec, "ssast", "ssast", "masks: {kind: cluster}")
-    size = BACKBONES[spec.model.backbone]
-    if spec.model.stride is not None and tuple(spec.model.stride) != size.patch:
-        message = "patches that are to be predicted do not overlap"
-        yield ("model", "stride"), message, "remove it; fine-tuning may have another stride"
-    for path, part in _parts(spec):
-        if part.teachers:
-            yield (*path, "teachers"), "objective ssast has no teachers", "remove the section"
-        if part.masks is not None and not isinstance(part.masks, Cluster | Random):
-            message = f"objective ssast has masks of kind cluster or random, not {part.masks.kind}"
-            yield (*path, "masks"), message, ""
-        if isinstance(part.masks, Cluster) and part.masks.size[0] > part.masks.size[1]:
-            yield (*path, "masks", "size"), "the least side of a block is above the largest", ""
-
-
-def _pretraining(spec: Spec, objective: str, family: str, masks: str) -> Iterator[Finding]:
-    """What holds of every objective that pre-trains: it has masks, and neither head nor labels."""
-    size = BACKBONES[spec.model.backbone]
-    if spec.task != "pretrain":
-        yield ("task",), f"objective {objective} belongs to task pretrain, not {spec.task}", ""
-    if spec.masks is None and any(phase.masks is None for phase in spec.phases):
-        yield ("objective",), f"objective {objective} needs `masks`", masks
-    if spec.model.head is not None:
-        yield ("model", "head"), "pre-training has no head", "remove model.head"
-    if spec.model.freeze != "none":
-        yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
-    if size.family != family:
-        message = f"objective {objective} pre-trains {family.upper()}, not {size.name}"
-        yield ("model", "backbone"), message, f"choose one of the {family}_ backbones"
-    for path, part in _parts(spec):
-        for key in ("waveform_mixup", "mixup"):
-            if part.augment is not None and getattr(part.augment, key) is not None:
-                yield (*path, "augment", key), f"{key} needs labels, and pre-training has none", "remove it"
-
-
-def _classify(spec: Spec, objective: Classify) -> Iterator[Finding]:
-    if spec.task != "finetune":
-        yield ("task",), f"objective classify belongs to task finetune, not {spec.task}", ""
-    if spec.model.head is None:
-        yield ("model",), "objective classify needs a head", "head: {kind: clip}"
-    if objective.label_smoothing and objective.loss == "bce":
-        message = "label_smoothing is part of the loss ce; it has no effect on bce"
-        yield ("objective", "label_smoothing"), message, "remove it, or use loss: ce"
-    if objective.loss == "ce" and objective.reduction == "labels":
-        yield ("objective", "reduction"), "reduction labels is part of the loss bce", "use clips"
-    for path, part in _parts(spec):
-        for key, given in (("masks", part.masks), ("teachers", part.teachers)):
-            if given:
-                yield (*path, key), f"objective classify has no {key}", "remove the section"
-
-
-def _parts(spec: Spec) -> Iterator[tuple[tuple[str | int, ...], Spec | Phase]]:
-    """The spec and its phases with their paths: what holds of a section holds where a phase repeats it."""
-    yield (), spec
-    for place, phase in enumerate(spec.phases):
-        yield ("phases", place), phase
-
-
 def _data(spec: Spec) -> Iterator[Finding]:
     data = spec.data
     if data.fold is not None and data.folds is not None:
@@ -146,13 +52,19 @@ def _data(spec: Spec) -> Iterator[Finding]:
     if (data.fold is not None or data.folds is not None) and (data.valid or data.test):
         key = "valid" if data.valid else "test"
         yield ("data", key), "with folds, the held-out fold is the validation and test data", f"remove data.{key}"
+    for place, name in enumerate(spec.backbones or []):
+        if name not in BACKBONES:
+            yield ("backbones", place), f"unknown backbone {name!r}", "see `c2f specs ls --backbones`"
+    if data.valid_fold == "next" and data.fold is None and data.folds is None:
+        yield ("data", "valid_fold"), "there is no fold that is held out", "give data.fold or data.folds"
     if data.folds is not None and spec.seeds is not None:
         yield ("seeds",), "a study is over folds or over seeds, not both", "give one, and the other as an override"
     lists: list[tuple[tuple[str, ...], str, list[int] | list[str] | None]] = [
         (("data", "folds"), "fold", data.folds),
         (("seeds",), "seed", spec.seeds),
-        (("data", "classes"), "class", data.classes),
-        (("data", "train"), "split", data.train),
+        (("data", "classes"), "class", data.classes if isinstance(data.classes, list) else None),
+        (("data", "train"), "split", [*data.train, *data.weak]),
+        (("backbones",), "backbone", spec.backbones),
     ]
     for path, word, items in lists:
         for item, count in Counter[int | str](items or []).items():
@@ -166,16 +78,16 @@ def _data(spec: Spec) -> Iterator[Finding]:
         yield ("data", "also"), "joined sets have neither classes nor held-out clips", "keep only train and also"
     if data.dataset in (names := [other.dataset for other in data.also]) or len(set(names)) < len(names):
         yield ("data", "also"), "a set is joined with itself", "name each set once, with all its splits"
-    for split in sorted(set(data.train) & {*data.valid, *data.test}):
+    for split in sorted({*data.train, *data.weak} & {*data.valid, *data.test}):
         yield ("data", "train"), f"split {split!r} is trained on and scored", "hold it out"
 
 
 def _evaluate(spec: Spec) -> Iterator[Finding]:
     evaluate, data = spec.evaluate, spec.data
     if evaluate.every.unit == "%":
-        yield ("evaluate", "every"), *_NO_SHARE
+        yield ("evaluate", "every"), *NO_SHARE
     if spec.checkpoints.every is not None and spec.checkpoints.every.unit == "%":
-        yield ("checkpoints", "every"), *_NO_SHARE
+        yield ("checkpoints", "every"), *NO_SHARE
     if evaluate.select is not None:
         if spec.task == "pretrain":
             yield ("evaluate", "select"), "pre-training is not scored, so nothing can be selected", "remove it"
@@ -190,18 +102,14 @@ def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
     here: tuple[str | int, ...] = ("phases", place)
     if phase.length.unit == "%" or phase.length.value == 0:
         yield (*here, "length"), f"a phase cannot be `{phase.length}` long", "write steps, epochs or clips above 0"
-    augment = phase.augment or spec.augment
-    batch = phase.batch or spec.train.batch
-    if (augment.mixup is not None or augment.waveform_mixup is not None) and batch % 2:
-        path = (*here, "batch") if phase.batch else ("train", "batch")
-        yield path, f"mixup pairs the clips of a batch, and {batch} is odd", "choose an even batch"
+    yield from augmented(spec, phase, here)
     schedule = phase.schedule or spec.train.schedule
     where: tuple[str | int, ...] = (*here, "schedule") if phase.schedule else ("train", "schedule")
     if isinstance(schedule, Step) and schedule.every.value == 0:
         yield (*where, "every"), "the rate cannot fall every `0`", "write steps, epochs or clips above 0"
     peak = (phase.optimizer or spec.train.optimizer).lr
-    if isinstance(schedule, Cosine) and schedule.min_lr > peak:
-        yield (*where, "min_lr"), f"the cosine would rise: min_lr {schedule.min_lr:g} is above lr {peak:g}", ""
+    if isinstance(schedule, Cosine | Linear) and schedule.min_lr > peak:
+        yield (*where, "min_lr"), f"the rate would rise: min_lr {schedule.min_lr:g} is above lr {peak:g}", ""
     if place == 0 and phase.enter is not None and phase.enter.carry:
         yield (*here, "enter", "carry"), "there is no phase before the first to carry from", "remove it"
     if place + 1 < len(spec.phases) and phase.average is not None and phase.average != spec.train.average:
@@ -264,7 +172,7 @@ def _model(spec: Spec) -> Iterator[Finding]:
         )
         yield ("model", "stride"), message, "choose one up to the patch's size"
     if size.family == "eat":
-        for path, part in _parts(spec):
+        for path, part in parts(spec):
             if part.enter is not None and part.enter.positions is not None:
                 message = f"the positions of {size.name} are computed for any grid, not fitted"
                 yield (*path, "enter", "positions"), message, "remove it"
@@ -300,7 +208,7 @@ def _head(spec: Spec) -> Iterator[Finding]:
 def _frontend(spec: Spec) -> Iterator[Finding]:
     size = BACKBONES[spec.model.backbone]
     published = size.frontend
-    for path, part in _parts(spec):
+    for path, part in parts(spec):
         given = part.frontend
         if given is None:
             continue
@@ -349,7 +257,7 @@ def _savings(spec: Spec) -> Iterator[Finding]:
         yield ("savings", "metric"), f"{savings.metric} is not among evaluate.metrics", "add it there"
     for key, length in (("baseline_best", savings.baseline_best), ("reached", savings.reached)):
         if length is not None and length.unit == "%":
-            yield ("savings", key), *_NO_SHARE
+            yield ("savings", key), *NO_SHARE
     if (savings.baseline_best is None) != (savings.reached is None):
         missing = "reached" if savings.reached is None else "baseline_best"
         yield ("savings",), f"baseline_best and reached belong together; {missing} is not given", ""
@@ -372,6 +280,6 @@ def _average(spec: Spec) -> Iterator[Finding]:
     for path, average in named:
         for key, length in (("start", average.start), ("every", average.every)):
             if length.unit == "%":
-                yield (*path, key), *_NO_SHARE
+                yield (*path, key), *NO_SHARE
             elif length.value == 0:
                 yield (*path, key), "an average has no moment `0`", "write steps, epochs or clips above 0"

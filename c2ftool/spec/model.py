@@ -34,7 +34,32 @@ class TokenSemanticHead(Section):
     kind: Literal["token_semantic"]
 
 
-Head = Annotated[ClipHead | TokenSemanticHead, Field(discriminator="kind")]
+class Recurrent(Section):
+    """A bidirectional GRU over the frames, before the linear layer: the teachers of Schmid et al. (ICASSP 2025)."""
+
+    layers: int = Field(2, ge=1, le=8, description="Layers of the network.")
+    width: int = Field(2048, ge=1, description="Hidden units of each direction.")
+
+
+class FrameHead(Section):
+    """Scores of each class and label frame: tokens in time order, aligned to the frames, and a linear layer."""
+
+    kind: Literal["frame"]
+    recurrent: Recurrent | None = Field(None, description="A recurrent network over the frames; none if not given.")
+    weak: Literal["mean", "attention"] = Field(
+        "mean",
+        description="A clip's score, for weak labels: a linear layer on the `mean` over frames, or the frames' "
+        "probabilities weighted by an `attention` over classes (DESED).",
+    )
+    sequence: Literal["published", "time"] = Field(
+        "published",
+        description="`published`: the tokens as published frame heads were trained on them: of M2D frequencies side by "
+        "side, of BEATs and ASiT one after the other, between times. `time`: averaged over frequency. The other "
+        "backbones have one sequence.",
+    )
+
+
+Head = Annotated[ClipHead | TokenSemanticHead | FrameHead, Field(discriminator="kind")]
 
 
 class Model(Section):
@@ -44,7 +69,7 @@ class Model(Section):
     weights: str | None = Field(
         None,
         description="Start from: `run:NAME[@best|last|average|PHASE]`, `file:PATH`, `public:NAME`, or `timm:NAME` for "
-        "ImageNet weights of timm; random if not given.",
+        "ImageNet weights of timm; random if not given. In a study over `backbones`, `{backbone}` stands for its name.",
     )
     stride: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
         None, description="Step from patch to patch, [frames, mel bands]; the patch's size (no overlap) if not given."

@@ -66,4 +66,11 @@ class Classify(Section):
     )
 
 
-Objective = Annotated[Eat | Ssast | Classify, Field(discriminator="kind")]
+class Detect(Section):
+    """Sound event detection: binary cross-entropy of each class in each frame, and of each class in weak clips."""
+
+    kind: Literal["detect"]
+    weak_weight: float = Field(1.0, ge=0, description="Weight of the weakly labelled clips' loss.")
+
+
+Objective = Annotated[Eat | Ssast | Classify | Detect, Field(discriminator="kind")]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from c2ftool.errors import DataError, SpecError
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import NoCompression
+from c2ftool.spec.data import Data
 from c2ftool.spec.layout import compressed, full_frontend, strides
 from c2ftool.spec.masks import masked_count
 from c2ftool.spec.model import ClipHead, Model
@@ -22,16 +24,18 @@ from c2ftool.spec.objective import Classify, Eat
 from c2ftool.spec.resolved import (
     Resolved,
     ResolvedAverage,
+    ResolvedEnsemble,
+    ResolvedFrontend,
     ResolvedPhase,
     ResolvedSchedule,
     ResolvedStop,
     ResolvedTeacher,
 )
 from c2ftool.spec.root import Phase, Spec
-from c2ftool.spec.running import Metric
+from c2ftool.spec.running import ERRORS, Metric
 from c2ftool.spec.stop import Budget, Plateau, Stop, Surpasses
-from c2ftool.spec.teachers import EmaTeacher
-from c2ftool.spec.train import Average, Constant, Cosine, Schedule, Step
+from c2ftool.spec.teachers import EnsembleTeacher, Teacher
+from c2ftool.spec.train import Average, Constant, Cosine, Linear, Schedule, Step
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class DataFacts:
     clips_valid: int
     clips_test: int
     baseline_best: dict[str, float] = field(default_factory=dict)  # metric -> best of the baseline's run, if it has one
+    teachers: str = ""  # fingerprint of the ensemble that is learned from
 
 
 def resolve(spec: Spec, facts: DataFacts) -> Resolved:
@@ -68,7 +73,7 @@ def resolve(spec: Spec, facts: DataFacts) -> Resolved:
         data_fingerprint=facts.fingerprint,
         model=_model(spec.model),
         objective=spec.objective,
-        phases=[_phase(spec, phase, facts, select or (metrics[0] if metrics else None)) for phase in spec.phases],
+        phases=[_phase(spec, phase, facts, select or _first(metrics)) for phase in spec.phases],
         metrics=metrics,
         select=select,
         evaluate_batch=spec.evaluate.batch or 2 * spec.train.batch,
@@ -80,6 +85,9 @@ def resolve(spec: Spec, facts: DataFacts) -> Resolved:
         compile=spec.train.compile,
         workers=spec.train.workers,
         non_finite=spec.train.non_finite,
+        postprocess=spec.evaluate.postprocess,
+        empty=spec.evaluate.empty,
+        clips_shown=spec.evaluate.clips_shown,
     )
 
 
@@ -90,7 +98,10 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
     for rate in sorted(rates - {facts.sample_rate}):
         message = f"the front end works at {rate} Hz and data set {facts.name!r} is stored at {facts.sample_rate} Hz"
         yield message, f"Prepare it again with --rate {rate}."
-    if spec.task == "finetune" and not facts.classes:
+    frame = spec.data.frame
+    if spec.data.labels == "frame" and (frame.value <= 0 or (frame.exact * facts.sample_rate).denominator > 1):
+        yield f"a label frame of {frame} is no whole number of samples at {facts.sample_rate} Hz", "Use 40 ms."
+    if spec.task != "pretrain" and not facts.classes:
         yield f"data set {facts.name!r} has no classes: it is for pre-training", "Choose a set with labels."
         return
     several = f"clips of {facts.name!r} have none or several"
@@ -100,6 +111,9 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
     measured = _metrics(spec, facts)
     for phase in spec.phases:
         metric = getattr(phase.stop, "metric", None)
+        if isinstance(phase.stop, Plateau | Surpasses) and metric is None and _first(measured) is None:
+            message = f"phase {phase.name} stops by a metric of which more is better, and none is measured"
+            yield message, "Add one to evaluate.metrics."
         if metric is not None and metric not in measured:
             message = f"phase {phase.name} stops by {metric}, which is not measured"
             yield message, f"Set evaluate.metrics=[{', '.join([*measured, metric])}]."
@@ -107,7 +121,7 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
         wanted = ", ".join([*measured, spec.savings.metric])
         yield f"savings compare by {spec.savings.metric}, which is not measured", f"Set evaluate.metrics=[{wanted}]."
     for metric in measured:
-        if metric in ("accuracy", "top5") and facts.multi_label:
+        if metric in ("accuracy", "top5") and facts.multi_label and spec.data.labels == "clip":
             yield f"evaluate.metrics: {metric} is for one label per clip, and {several}", "Use map, auc or d_prime."
         elif metric == "top5" and len(facts.classes) <= 5:
             yield f"evaluate.metrics: top5 is always 1 with {len(facts.classes)} classes", "Use accuracy."
@@ -128,7 +142,7 @@ def _metrics(spec: Spec, facts: DataFacts) -> list[Metric]:
         return []
     if spec.evaluate.metrics is not None:
         return spec.evaluate.metrics
-    usual: Metric = "map" if facts.multi_label else "accuracy"
+    usual: Metric = "psds1" if spec.data.labels == "frame" else "map" if facts.multi_label else "accuracy"
     return [usual] if spec.evaluate.select in (None, usual) else [usual, spec.evaluate.select]
 
 
@@ -139,7 +153,12 @@ def _select(spec: Spec, metrics: list[Metric], facts: DataFacts) -> Metric | Non
         return None
     if spec.evaluate.select is not None:
         return spec.evaluate.select
-    return None if spec.data.fold is not None else metrics[0]
+    return None if spec.data.fold is not None else _first(metrics)
+
+
+def _first(metrics: list[Metric]) -> Metric | None:
+    """The first metric of which more is better."""
+    return next((metric for metric in metrics if metric not in ERRORS), None)
 
 
 def _phase(spec: Spec, phase: Phase, facts: DataFacts, metric: Metric | None) -> ResolvedPhase:
@@ -178,8 +197,10 @@ def _phase(spec: Spec, phase: Phase, facts: DataFacts, metric: Metric | None) ->
         stop=_stop(phase.stop, metric, facts),
         masks=masks if pretraining else None,
         visible=visible,
-        teacher=_teacher(teachers[0], steps, size.depth, lengths) if teachers else None,
+        teacher=_teacher(teachers[0], steps, size.depth, lengths, facts) if teachers else None,
         augment=phase.augment or spec.augment,
+        label_frames=label_frames(full, spec.data) if spec.data.labels == "frame" else 0,
+        label_hop=int(spec.data.frame.exact * full.sample_rate) if spec.data.labels == "frame" else 0,
         evaluate_every=every if facts.clips_valid and spec.task != "pretrain" else 0,
         checkpoint_every=saves,
         collapse_after=spec.objective.collapse.after.steps(**lengths) if isinstance(spec.objective, Eat) else 0,
@@ -210,12 +231,22 @@ def _stop(stop: Stop | None, metric: Metric | None, facts: DataFacts) -> Resolve
 
 
 def _schedule(schedule: Schedule, steps: int, lengths: dict[str, int]) -> ResolvedSchedule:
-    warmup = min(steps, schedule.warmup.steps(whole=steps, **lengths))
+    # longer than the phase it stays below its peak, as the published teachers of sound events do
+    warmup = schedule.warmup.steps(whole=steps, **lengths)
     match schedule:
         case Cosine():
             return ResolvedSchedule(kind="cosine", steps=steps, warmup=warmup, min_lr=schedule.min_lr)
         case Constant():
             return ResolvedSchedule(kind="constant", steps=steps, warmup=warmup)
+        case Linear():
+            return ResolvedSchedule(
+                kind="linear",
+                steps=steps,
+                warmup=warmup,
+                min_lr=schedule.min_lr,
+                start=schedule.start.steps(whole=steps, **lengths),
+                over=schedule.over.steps(whole=steps, **lengths),
+            )
         case Step():
             start = schedule.start.steps(whole=steps, **lengths)
             every = schedule.every.steps(whole=steps, **lengths)
@@ -223,7 +254,16 @@ def _schedule(schedule: Schedule, steps: int, lengths: dict[str, int]) -> Resolv
             return ResolvedSchedule(kind="step", steps=steps, warmup=warmup, start=start, every=every, factor=factor)
 
 
-def _teacher(teacher: EmaTeacher, steps: int, depth: int, lengths: dict[str, int]) -> ResolvedTeacher:
+def label_frames(full: ResolvedFrontend, data: Data) -> int:
+    """Label frames that an input covers: its length over theirs, to the nearest (998 frames of Kaldi's are 250)."""
+    return max(1, round(Fraction(full.samples, full.sample_rate) / data.frame.exact))
+
+
+def _teacher(
+    teacher: Teacher, steps: int, depth: int, lengths: dict[str, int], facts: DataFacts
+) -> ResolvedTeacher | ResolvedEnsemble:
+    if isinstance(teacher, EnsembleTeacher):
+        return ResolvedEnsemble(**teacher.model_dump(), fingerprint=facts.teachers)
     return ResolvedTeacher(
         kind=teacher.kind,
         decay=teacher.decay,
@@ -236,10 +276,19 @@ def _teacher(teacher: EmaTeacher, steps: int, depth: int, lengths: dict[str, int
 def children(spec: Spec) -> list[tuple[str, list[str]]]:
     """(name, arguments) of a study's child runs; empty for a single run."""
     if spec.data.folds is not None:
-        return [(f"fold-{k}", ["data.folds=null", f"data.fold={k}"]) for k in spec.data.folds]
-    if spec.seeds is not None:
-        return [(f"seed-{s}", ["seeds=null", f"seed={s}"]) for s in spec.seeds]
-    return []
+        inner = [(f"fold-{k}", ["data.folds=null", f"data.fold={k}"]) for k in spec.data.folds]
+    else:
+        inner = [(f"seed-{s}", ["seeds=null", f"seed={s}"]) for s in spec.seeds or []]
+    if spec.backbones is None:
+        return inner
+    found = []
+    for name in spec.backbones:
+        of_backbone = ["backbones=null", f"model.backbone={name}"]
+        if spec.model.weights is not None:
+            of_backbone.append(f"model.weights={json.dumps(spec.model.weights.replace('{backbone}', name))}")
+        for suffix, overrides in inner or [("", [])]:
+            found.append((f"{name}-{suffix}" if suffix else name, [*of_backbone, *overrides]))
+    return found
 
 
 def as_data(resolved: Resolved) -> dict[str, Any]:

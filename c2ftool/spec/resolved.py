@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from c2ftool.spec.entering import Enter
 from c2ftool.spec.masks import Masks
 from c2ftool.spec.model import Model
 from c2ftool.spec.objective import Objective
-from c2ftool.spec.running import Checkpoints, Metric, Tracking
+from c2ftool.spec.running import Checkpoints, Metric, Postprocess, Tracking
 from c2ftool.spec.savings import Savings
 from c2ftool.spec.spectrum import KALDI, Spectrum
 from c2ftool.spec.train import Optimizer
@@ -85,15 +85,26 @@ class Tokens(Section):
 class ResolvedTeacher(Section):
     """An EMA teacher with its rise in steps."""
 
-    kind: str
+    kind: Literal["ema"]
     decay: float
     final_decay: float
     over: int = Field(description="Steps over which the decay rises.")
     layers: list[int] = Field(description="Blocks averaged to the target.")
 
 
+class ResolvedEnsemble(Section):
+    """Stored logits that are learned from. fingerprint: of the members' weights, or of the file."""
+
+    kind: Literal["ensemble"]
+    members: list[str]
+    logits: str | None
+    weight: float
+    missing: Literal["error", "labels"]
+    fingerprint: str
+
+
 class ResolvedSchedule(Section):
-    """A schedule in steps of its phase. kind: cosine, step or constant."""
+    """A schedule in steps of its phase. kind: cosine, step, linear or constant."""
 
     kind: str
     steps: int
@@ -101,6 +112,7 @@ class ResolvedSchedule(Section):
     min_lr: float = 0.0
     start: int = 0
     every: int = 1
+    over: int = 1
     factor: float = 1.0
 
 
@@ -152,8 +164,10 @@ class ResolvedPhase(Section):
     stop: ResolvedStop | None
     masks: Masks | None
     visible: int | None = Field(description="Tokens that the student sees, where there are masks.")
-    teacher: ResolvedTeacher | None
+    teacher: Annotated[ResolvedTeacher | ResolvedEnsemble, Field(discriminator="kind")] | None
     augment: Augment
+    label_frames: int = Field(0, description="Label frames that the input covers; 0 where clips are labelled.")
+    label_hop: int = Field(0, description="Samples of a label frame.")
     evaluate_every: int = Field(description="Steps between evaluations; 0: none.")
     checkpoint_every: int = Field(description="Steps between saves; 0: only by time.")
     collapse_after: int = Field(0, description="Steps before representations are watched.")
@@ -184,3 +198,16 @@ class Resolved(Section):
     compile: str
     workers: int | None
     non_finite: int
+    postprocess: Postprocess = Postprocess()
+    empty: Literal["leave_out", "keep"] = "leave_out"
+    clips_shown: int = 0
+
+    @property
+    def supervised(self) -> bool:
+        """Whether there are labels to learn, and scores."""
+        return self.task != "pretrain"
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether frames are labelled and scored, not clips."""
+        return self.data.labels == "frame"

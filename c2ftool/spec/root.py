@@ -47,15 +47,26 @@ class Spec(Section):
     c2f: Literal[1] = Field(description="Version of the language.")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder.")
     about: str = Field("", description="A sentence for readers.")
-    task: Literal["pretrain", "finetune"] = Field(description="Which command runs it: `c2f pretrain`, `c2f finetune`.")
+    task: Literal["pretrain", "finetune", "distill"] = Field(
+        description="Which command runs it: `c2f pretrain`, `c2f finetune`, `c2f distill`."
+    )
     seed: Seed = Field(0, description="Every draw of the run is a function of it.")
     seeds: list[Seed] | None = Field(None, min_length=2, description="A study: one child run for each seed.")
+    backbones: list[str] | None = Field(
+        None, min_length=2, description="A study: one child run for each backbone, and each seed where there are seeds."
+    )
     data: Data
     frontend: Frontend = Frontend()
     model: Model
-    objective: Objective = Field(description="What the loss is: `eat` pre-trains, `classify` fine-tunes.")
+    objective: Objective = Field(
+        description="What the loss is: `eat` and `ssast` pre-train, `classify` and `detect` fine-tune."
+    )
     masks: Masks | None = Field(None, description="Which tokens are to be predicted; needed by pre-training.")
-    teachers: list[Teacher] = Field([], max_length=1, description="Who gives the targets: for `eat`, one EMA teacher.")
+    teachers: list[Teacher] = Field(
+        [],
+        max_length=1,
+        description="Who gives the targets: an EMA teacher for `eat`, an ensemble of trained models for `c2f distill`.",
+    )
     augment: Augment = Augment()
     train: Train = Train()
     compression: Compression = Field(

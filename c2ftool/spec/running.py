@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from c2ftool.spec.amounts import Duration, Length
 from c2ftool.spec.base import Section
 
-Metric = Literal["accuracy", "top5", "map", "auc", "d_prime"]
+Metric = Literal[
+    "accuracy",
+    "top5",
+    "map",
+    "auc",
+    "d_prime",
+    "psds1",
+    "psds2",
+    "psds1_variance",
+    "psds2_variance",
+    "psds1_50",
+    "psds2_50",
+    "pauroc",
+    "segment_f1",
+    "segment_error",
+    "event_f1",
+    "onset_f1_20ms",
+    "onset_f1_50ms",
+    "onset_f1_200ms",
+    "onset_offset_f1_50ms",
+    "intersection_f1",
+]
+
+
+CLIP_METRICS: Final = ("accuracy", "top5", "map", "auc", "d_prime")
+"""Metrics of clips with labels; the others are of events in time."""
+
+ERRORS: Final = ("segment_error",)
+"""Metrics of which less is better."""
+
+
+class Postprocess(Section):
+    """From scores of frames to what is measured: a median filter, then, for F measures, events."""
+
+    median: Duration = Field(
+        Duration.parse("0 s"), description="Length of the median filter over a class's scores, rounded to whole frames."
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which on a frame is part of an event.")
+    min_duration: Duration = Field(Duration.parse("0 s"), description="Shorter events are left out.")
+    times: Literal["frame", "centre"] = Field(
+        "frame",
+        description="An event lasts from the start of its first `frame` to the end of its last, or from `centre` to "
+        "centre (HEAR).",
+    )
 
 
 class Evaluate(Section):
     """Scores of the validation data while training, and of the test data at the end."""
 
     metrics: list[Metric] | None = Field(
-        None, min_length=1, description="accuracy for one label per clip, map for several, if not given."
+        None,
+        min_length=1,
+        description="accuracy for one label per clip, map for several, psds1 for frame labels, if not given.",
     )
     every: Length = Field(Length.parse("1 epochs"), description="How often the validation data are scored.")
     select: Metric | None = Field(
@@ -25,6 +70,13 @@ class Evaluate(Section):
         "validation clips, and none with a held-out fold.",
     )
     batch: int | None = Field(None, ge=1, description="Clips per forward pass; twice the training batch if not given.")
+    postprocess: Postprocess = Field(Postprocess(), description="What becomes of scores of frames.")
+    empty: Literal["leave_out", "keep"] = Field(
+        "leave_out",
+        description="Clips without an event of a class that is scored: left out, as DESED and AudioSet Strong are "
+        "evaluated, or kept, so that what is detected in them counts as false (frame labels).",
+    )
+    clips_shown: int = Field(6, ge=0, description="Clips of which the report shows a timeline of events.")
 
 
 class Checkpoints(Section):

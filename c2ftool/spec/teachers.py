@@ -1,4 +1,4 @@
-"""`teachers`: who gives the targets. Built by c2ftool/objectives."""
+"""`teachers`: who gives the targets. Built by c2ftool/objectives and, of stored logits, c2ftool/engine/ensemble.py."""
 
 from __future__ import annotations
 
@@ -22,4 +22,22 @@ class EmaTeacher(Section):
     )
 
 
-Teacher = EmaTeacher
+class EnsembleTeacher(Section):
+    """Trained models whose averaged logits are stored once and learned from (Schmid et al., ICASSP 2025)."""
+
+    kind: Literal["ensemble"]
+    members: list[str] = Field(
+        [],
+        description="Runs whose logits are averaged, as `run:NAME`; `*` and `?` stand for parts of a name, and of a "
+        "study every child counts.",
+    )
+    logits: str | None = Field(
+        None, description="In place of members: an HDF5 file of logits in the published layout (docs/methods/sed.md)."
+    )
+    weight: float = Field(0.9, ge=0, le=1, description="Share of the teacher in the loss; the rest is of the labels.")
+    missing: Literal["error", "labels"] = Field(
+        "error", description="For a clip without stored logits: an `error`, or its `labels` alone, at full weight."
+    )
+
+
+Teacher = Annotated[EmaTeacher | EnsembleTeacher, Field(discriminator="kind")]

@@ -44,6 +44,21 @@ class Adam(_Moments):
     weight_decay: float = Field(0.0, ge=0, description="Times the weights, added to their gradient.")
 
 
+class Sgd(Section):
+    """Stochastic gradient descent with momentum (Sutskever et al., 2013, as torch has it)."""
+
+    kind: Literal["sgd"]
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    momentum: Beta = Field(0.9, description="Decay of the velocity.")
+    weight_decay: float = Field(0.0, ge=0, description="Times the weights, added to their gradient.")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Block i of n learns at lr x layer_decay^(n - i); what is in no block at the full rate.",
+    )
+
+
 class Cosine(Section):
     """Linear warm-up to the peak, then a cosine to `min_lr`, per step."""
 
@@ -62,6 +77,18 @@ class Step(Section):
     factor: float = Field(0.5, gt=0, lt=1, description="What the rate is multiplied by.")
 
 
+class Linear(Section):
+    """Linear warm-up, the peak rate until `start`, then a straight line down to `min_lr` over `over` (EfficientAT)."""
+
+    kind: Literal["linear"]
+    warmup: Length = Field(Length.parse("0 steps"), description="Linear rise from 0; `%` is of the phase.")
+    start: Length = Field(Length.parse("0 steps"), description="When the rate begins to fall; `%` is of the phase.")
+    over: Length = Field(
+        Length.parse("100 %"), description="How long it falls, which may be beyond the phase; `%` is of the phase."
+    )
+    min_lr: float = Field(0.0, ge=0, description="Rate at the end of the fall, and from there on.")
+
+
 class Constant(Section):
     """Linear warm-up, then the peak rate to the end."""
 
@@ -76,8 +103,8 @@ class Average(Section):
     every: Length = Field(Length.parse("1 epochs"), description="Between moments.")
 
 
-Optimizer = Annotated[AdamW | Adam, Field(discriminator="kind")]
-Schedule = Annotated[Cosine | Step | Constant, Field(discriminator="kind")]
+Optimizer = Annotated[AdamW | Adam | Sgd, Field(discriminator="kind")]
+Schedule = Annotated[Cosine | Step | Linear | Constant, Field(discriminator="kind")]
 
 
 class TrainPart(Section):
@@ -98,7 +125,7 @@ class Train(TrainPart):
     batch: int = Field(32, ge=1, description="Clips per optimiser step, over all devices.")
     optimizer: Optimizer = Field(AdamW(kind="adamw", lr=5e-4), description="How gradients become updates.")
     schedule: Schedule = Field(
-        Cosine(kind="cosine"), description="The learning rate over the steps of a phase: cosine, step or constant."
+        Cosine(kind="cosine"), description="The learning rate over the steps: cosine, step, linear or constant."
     )
     micro_batch: int | None = Field(
         None, ge=1, description="Clips per forward pass on a device; the losses do not depend on it."

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from c2ftool.data.demo import build_demo
 from c2ftool.data.loader import TrainLoader
-from c2ftool.data.order import Order
+from c2ftool.data.order import Order, Stream
 from c2ftool.data.store import PreparedSet
 from c2ftool.spec.data import Uniform
 
@@ -45,7 +45,7 @@ def main() -> None:
         train = source.rows(["train"])
         order = Order(train, 0, 0, Uniform(kind="uniform"))
         classes = np.arange(len(source.info.classes))
-        loader = TrainLoader(source, order, BATCH, np.arange(BATCH), SAMPLES, False, classes, WORKERS, False)
+        loader = TrainLoader(source, Stream(order), BATCH, np.arange(BATCH), SAMPLES, False, classes, WORKERS, False)
         stream = np.concatenate([order.batch(step, BATCH) for step in range(STEPS)])
         ratios, mine = [], []
         for _ in range(REPEATS):

@@ -29,7 +29,7 @@ def test_every_spec_checks_and_its_head_says_how_to_run_it(spec, c2f):
     text = (ROOT / spec).read_text()
     head = text[: text.index("\nc2f: 1" if "\nc2f: 1" in text else "\nextends:")]
     assert "Run:" in head or "# Run" in head
-    assert re.search(rf"c2f (pretrain|finetune) {re.escape(spec)}", head), f"{spec}: no command in its head"
+    assert re.search(rf"c2f (pretrain|finetune|distill) {re.escape(spec)}", head), f"{spec}: no command in its head"
     from c2ftool.spec.load import load_spec
 
     assert load_spec(str(ROOT / spec)).spec.about
@@ -52,7 +52,7 @@ def test_commands_in_the_docs_parse(command):
     if name == "specs":
         sub, rest = sub.commands[rest[0]], rest[1:]
     sub.make_context(name, list(rest), resilient_parsing=False)
-    if name in ("pretrain", "finetune", "flops") and rest[0] not in ("SPEC", "my.yaml"):
+    if name in ("pretrain", "finetune", "distill", "flops") and rest[0] not in ("SPEC", "my.yaml"):
         overrides = [word for word in rest[1:] if "=" in word and not word.startswith("-")]
         task = load_spec(rest[0], overrides).spec.task
         assert name in ("flops", task)

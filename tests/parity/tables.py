@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import cases_augment
 import torch
 from inputs import Case, backbone_named, frontend_of, time_first
 from pydantic import TypeAdapter
@@ -169,7 +170,11 @@ def _point(trained: float, flops: float, value: float, final: bool = True) -> Po
     return Point("fine" if final else "coarse", final, trained, flops, 0.0, 0.0, value)
 
 
+def _in_lines(compare: Callable[[Case], list[tuple[str, float, float]]]) -> Callable[[Case], list[Line]]:
+    return lambda case: [Line(*compared) for compared in compare(case)]
+
+
 RUN_TABLES: dict[str, Callable[[Case], list[Line]]] = {
     "forward_macs": forward_macs,
     "coarse_to_fine_savings": coarse_to_fine_savings,
-}
+} | {kind: _in_lines(compare) for kind, compare in cases_augment.RUN.items()}

@@ -39,6 +39,13 @@ def test_forward_and_backward_cost_what_the_public_code_costs() -> None:
     assert too_large(lines) == []
 
 
+@pytest.mark.parametrize(("name", "count"), [("sed_augmentations", 9), ("sed_label_encoding", 9)])
+def test_training_for_sound_events_changes_clips_as_the_public_code_does(name: str, count: int) -> None:
+    lines = check(CASES[name])
+    assert len(lines) == count and not any(line.skipped for line in lines)
+    assert too_large(lines) == []
+
+
 def test_every_published_saving_follows_from_our_costs_and_our_rule() -> None:
     lines = check(CASES["coarse_to_fine_savings"])
     assert len(lines) == 3 * 56

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from c2ftool.data.logits_writer import LogitsWriter
+from c2ftool.data.store import PreparedSet
 from c2ftool.engine.cost import PhaseCost, phase_costs
 from c2ftool.engine.loop import Loop
 from c2ftool.engine.metrics_log import read_metrics
@@ -78,6 +81,30 @@ train:
   schedule: {kind: constant, warmup: 1 steps}
 tracking: {kind: none, every: 1}
 """
+DETECT = """
+c2f: 1
+name: table
+task: finetune
+seed: 6
+data:
+  dataset: scenes
+  train: [scenes_train]
+  valid: [scenes_test]
+  test: [scenes_test]
+  labels: frame
+  crop: random
+  long: slices
+frontend: FRONT
+model: {backbone: BACKBONE, head: {kind: frame, sequence: time}}
+objective: {kind: detect}
+augment: {waveform_mixup: {partner: set, alpha: 2, dominant: true, probability: 0.5}}
+train:
+  batch: 8
+  optimizer: {kind: adamw, lr: 2e-3}
+  schedule: {kind: constant}
+evaluate: {every: 8 steps, metrics: [psds1, segment_f1]}
+tracking: {kind: none, every: 1}
+"""
 EAT, AST = FINETUNE.replace("BACKBONE", "eat_tiny"), FINETUNE.replace("BACKBONE", "ast_micro")
 
 
@@ -110,8 +137,15 @@ def family(name: str, front: str = "{frames: 64}", head: str = "{kind: clip}") -
     return text.replace("frontend: {frames: 64, mels: 64}", f"frontend: {front}")
 
 
+def detector(name: str, front: str = "{frames: 101}") -> str:
+    """A setting of another backbone that scores the frames of clips longer than its input."""
+    return DETECT.replace("BACKBONE", name).replace("FRONT", front)
+
+
 AT_16K = "{frames: 65, sample_rate: 16000}"
 CARRY = ("phases.fine.enter.carry=[optimizer]",)
+LOGITS = "table.hdf5"  # of an ensemble, beside the sets
+STORED = ("task=distill", f"teachers=[{{kind: ensemble, logits: {LOGITS}, missing: labels}}]", "data.crop=start")
 OVERLAP = ("model.stride=[10, 10]",)
 TABLE = {
     "pretrain fshift 2": Row(PRETRAIN, fshift(2)),
@@ -183,6 +217,30 @@ TABLE = {
     "fpasst fshift 2": Row(family("fpasst_micro"), fshift(2)),
     "m2d pool 2": Row(family("m2d_micro"), pool(2)),
     "asit patch 2": Row(family("asit_micro"), patch(2)),
+    "detect eat fshift 2": Row(detector("eat_tiny"), fshift(2)),
+    "detect ast patch 2": Row(detector("ast_micro"), patch(2)),
+    "detect ssast frame, pool 2": Row(detector("ssast_frame_micro"), pool(2)),
+    "detect htsat fshift 2": Row(detector("htsat_micro", AT_16K), fshift(2), ("train.optimizer.lr=5e-4",)),
+    "detect beats fshift 2, frozen body": Row(
+        detector("beats_micro"), fshift(2), ("model.freeze=body", "train.optimizer.lr=0.02")
+    ),
+    "detect atst fshift 2, recurrent, sgd carried": Row(
+        detector("atst_micro"),
+        fshift(2),
+        (
+            *CARRY,
+            "model.head.recurrent={layers: 1, width: 16}",
+            "train.optimizer=null",
+            "train.optimizer={kind: sgd, lr: 0.5}",
+        ),
+    ),
+    "detect fpasst pool 2, weak clips, attention": Row(
+        detector("fpasst_micro"), pool(2), ("data.weak=[train]", "model.head.weak=attention")
+    ),
+    "detect m2d fshift 2, published sequence, layer decay": Row(
+        detector("m2d_micro"), fshift(2), ("model.head.sequence=published", "train.optimizer.layer_decay=0.8")
+    ),
+    "detect asit patch 2, stored logits": Row(detector("asit_micro", "{frames: 98}"), patch(2), STORED),
     "asit fshift 2, repeated clips": Row(family("asit_micro", "{frames: 128, pad: repeat}"), fshift(2)),
 }
 COARSE, FINE, STOP = 6, 10, 9  # steps of the phases, and the step after which a broken run is stopped
@@ -208,6 +266,16 @@ def digest(run: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
+def store_logits(data_root: Path) -> None:
+    """Logits of half of the scenes' training clips and classes, 25 frames of each."""
+    source = PreparedSet.open(data_root / "scenes")
+    ids = [source.ids[row] for row in source.rows(["scenes_train"])[::2]]
+    with LogitsWriter(data_root / LOGITS, ids, source.info.classes[::2], 25, {}) as writer:
+        drawn = np.random.default_rng(1).normal(-3, 1, (len(ids), *writer.shape))
+        writer.write(np.arange(len(ids)), drawn.astype(np.float32))
+        writer.finish()
+
+
 @pytest.fixture
 def trained(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Trains a row as the run of a name; stopped as a signal would after so many steps, if told so."""
@@ -222,6 +290,8 @@ def trained(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for place in ("train", "rescore"):
         monkeypatch.setattr(f"c2ftool.engine.{place}.report", lambda *_: [])
     heed = Loop._heed
+    if not (data_root / LOGITS).exists():
+        store_logits(data_root)
 
     def run(row: Row, name: str, stop_after: int | None = None, **options: Any) -> Outcome:
         def heeding(loop: Loop, flag: StopFlag) -> None:

@@ -18,6 +18,7 @@ from c2ftool.augment.mixup import mixup
 from c2ftool.augment.spectrogram import noise, spec_augment
 from c2ftool.augment.waveform import mix_waveforms, roll
 from c2ftool.compression.pool import pool
+from c2ftool.data.batch import HostBatch
 from c2ftool.data.order import local_places
 from c2ftool.draws import Draw
 from c2ftool.objectives.base import Prepared
@@ -109,7 +110,8 @@ def test_no_noise_and_no_shift_change_nothing() -> None:
 
 def test_mixup_pairs_a_clip_with_its_mirror_by_one_share() -> None:
     x, y = features(), torch.eye(6)
-    mixed, targets = mixup(x, y, Mixup(alpha=0.8, probability=1.0), draw())
+    mixed, after = mixup(x, {"clip": y}, Mixup(alpha=0.8, probability=1.0), draw())
+    targets = after["clip"]
     share = draw().beta_once("augment.mixup.lambda", 0.8, 0.8)
     assert 0 < share < 1
     for clip in range(6):
@@ -119,20 +121,29 @@ def test_mixup_pairs_a_clip_with_its_mirror_by_one_share() -> None:
 
 
 def test_mixup_leaves_the_stated_share_of_steps_alone() -> None:
-    x, y = features(2), torch.eye(2)
+    x, y = features(2), {"clip": torch.eye(2)}
     mixed = [not torch.equal(mixup(x, y, Mixup(probability=0.9), draw(2, step))[0], x) for step in range(1000)]
     assert sum(mixed) / 1000 == pytest.approx(0.9, abs=0.03)
-    assert torch.equal(mixup(x, y, Mixup(probability=0.0), draw(2))[1], y)
+    assert torch.equal(mixup(x, y, Mixup(probability=0.0), draw(2))[1]["clip"], torch.eye(2))
 
 
 def test_an_odd_batch_cannot_be_mixed() -> None:
     with pytest.raises(ValueError, match="even batch, not 5 clips"):
-        mixup(features(5), torch.eye(5), Mixup(), draw(5))
+        mixup(features(5), {"clip": torch.eye(5)}, Mixup(), draw(5))
 
 
 # --- waveform mixup ---------------------------------------------------------------------------------------------------
 
 ALWAYS = WaveformMixup(alpha=2.0, probability=1.0)  # shares that are far from a half too
+
+
+def mixed_clips(
+    given_: Tensor, lengths: Tensor, labels: Tensor, spec: WaveformMixup, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """The mixed waveforms and the labels of clips, whose lengths stay."""
+    out, after, targets = mix_waveforms(given_, lengths, {"clip": labels}, spec, draw)
+    assert torch.equal(after, lengths) and list(targets) == ["clip"]
+    return out, targets["clip"]
 
 
 def centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -147,7 +158,7 @@ def centred(waveforms: Tensor, lengths: Tensor) -> Tensor:
 
 def test_a_chosen_clip_is_mixed_with_its_mirror_cut_to_its_own_length() -> None:
     given_, labels = waveforms(), torch.eye(6)
-    mixed, targets = mix_waveforms(given_, LENGTHS, labels, ALWAYS, draw())
+    mixed, targets = mixed_clips(given_, LENGTHS, labels, ALWAYS, draw())
     plain = centred(given_, LENGTHS)
     shares = draw().beta("augment.waveform_mixup.lambda", 2.0, 2.0)
     assert len(set(shares.tolist())) == 6  # one for each clip
@@ -164,7 +175,7 @@ def test_a_chosen_clip_is_mixed_with_its_mirror_cut_to_its_own_length() -> None:
 def test_a_partner_is_centred_over_its_whole_length_before_it_is_cut() -> None:
     given_ = torch.zeros(2, 400, dtype=torch.int16)
     given_[1, :200], given_[1, 200:] = 8000, -8000  # of mean 0, its first half is not
-    mixed, _ = mix_waveforms(given_, torch.tensor([200, 400]), torch.eye(2), ALWAYS, draw(2))
+    mixed, _ = mixed_clips(given_, torch.tensor([200, 400]), torch.eye(2), ALWAYS, draw(2))
     share = draw(2).beta("augment.waveform_mixup.lambda", 2.0, 2.0)[0]
     torch.testing.assert_close(mixed[0, :200], ((1 - share) * 8000 / 32768).expand(200), rtol=1e-5, atol=1e-6)
 
@@ -172,22 +183,20 @@ def test_a_partner_is_centred_over_its_whole_length_before_it_is_cut() -> None:
 def test_clips_that_are_not_chosen_lose_their_mean_and_nothing_else() -> None:
     given_, lengths = waveforms(400), torch.full((400,), 500)
     spec = WaveformMixup(probability=0.3)
-    mixed, targets = mix_waveforms(given_, lengths, torch.eye(400), spec, draw(400))
+    mixed, targets = mixed_clips(given_, lengths, torch.eye(400), spec, draw(400))
     alone = (targets == torch.eye(400)).all(1)
     assert alone.sum() / 400 == pytest.approx(0.7, abs=0.07)
     plain = centred(given_, lengths)
     torch.testing.assert_close(mixed[alone], plain[alone], rtol=0, atol=1e-7)
     assert bool((mixed[~alone] - plain[~alone]).abs().amax(1).min() > 0.01)
-    never, labels = mix_waveforms(given_, lengths, torch.eye(400), WaveformMixup(probability=0), draw(400))
+    never, labels = mixed_clips(given_, lengths, torch.eye(400), WaveformMixup(probability=0), draw(400))
     torch.testing.assert_close(never, plain, rtol=0, atol=1e-7)
     assert torch.equal(labels, torch.eye(400))
 
 
 def test_shares_are_beta_about_a_half() -> None:
     lengths = torch.full((2000,), 4)
-    _, targets = mix_waveforms(
-        torch.ones(2000, 4), lengths, torch.eye(2000), WaveformMixup(probability=1.0), draw(2000)
-    )
+    _, targets = mixed_clips(torch.ones(2000, 4), lengths, torch.eye(2000), WaveformMixup(probability=1.0), draw(2000))
     shares = targets.diagonal()
     assert shares.mean() == pytest.approx(0.5, abs=0.01)
     assert shares.std() == pytest.approx(0.109, abs=0.006)  # of Beta(10, 10)
@@ -197,23 +206,23 @@ def test_shares_are_beta_about_a_half() -> None:
 def test_any_device_mixes_its_clips_as_one_device_does(world: int) -> None:
     given_, lengths, labels = waveforms(12), torch.tensor([*LENGTHS.tolist(), *LENGTHS.tolist()]), torch.eye(12)
     spec = WaveformMixup(probability=0.5)
-    whole, targets = mix_waveforms(given_, lengths, labels, spec, draw(12))
+    whole, targets = mixed_clips(given_, lengths, labels, spec, draw(12))
     for rank in range(world):
-        places = torch.from_numpy(local_places(12, rank, world, mirrored=True))
+        places = torch.from_numpy(local_places(12, rank, world, 2))
         part = Draw(1, 0, 0, places)
-        some, theirs = mix_waveforms(given_[places], lengths[places], labels[places], spec, part)
+        some, theirs = mixed_clips(given_[places], lengths[places], labels[places], spec, part)
         assert torch.equal(some, whole[places]) and torch.equal(theirs, targets[places])
 
 
 def test_int16_and_float_waveforms_are_mixed_alike() -> None:
     whole = waveforms()
-    as_floats = mix_waveforms(whole.float() / 32768, LENGTHS, torch.eye(6), ALWAYS, draw())[0]
-    assert torch.equal(mix_waveforms(whole, LENGTHS, torch.eye(6), ALWAYS, draw())[0], as_floats)
+    as_floats = mixed_clips(whole.float() / 32768, LENGTHS, torch.eye(6), ALWAYS, draw())[0]
+    assert torch.equal(mixed_clips(whole, LENGTHS, torch.eye(6), ALWAYS, draw())[0], as_floats)
 
 
 def test_waveforms_of_an_odd_batch_cannot_be_mixed() -> None:
     with pytest.raises(ValueError, match="even batch, not 5 clips"):
-        mix_waveforms(waveforms(5), LENGTHS[:5], torch.eye(5), WaveformMixup(), draw(5))
+        mixed_clips(waveforms(5), LENGTHS[:5], torch.eye(5), WaveformMixup(), draw(5))
 
 
 # --- SpecAugment ------------------------------------------------------------------------------------------------------
@@ -283,16 +292,17 @@ def test_each_step_draws_anew() -> None:
 
 def test_the_order_is_noise_mixup_masks() -> None:
     spec = EVERYTHING.model_copy(update={"mixup": Mixup(probability=1.0)})
-    out, targets = Augmentations(spec, factor=2).features(features(), torch.eye(6), draw())
-    expected, mixed = mixup(noise(features(), Noise(), 2, draw()), torch.eye(6), Mixup(probability=1.0), draw())
+    labels = {"clip": torch.eye(6)}
+    out, targets = Augmentations(spec, factor=2).features(features(), labels, draw())
+    expected, mixed = mixup(noise(features(), Noise(), 2, draw()), labels, Mixup(probability=1.0), draw())
     assert torch.equal(out, spec_augment(expected, SpecAugment(), draw()))
-    assert targets is not None and torch.equal(targets, mixed)
+    assert targets is not None and torch.equal(targets["clip"], mixed["clip"])
 
 
 def test_what_is_not_named_is_off() -> None:
     augment = Augmentations(Augment())
-    same, labels = augment.features(features(), torch.eye(6), draw())
-    assert torch.equal(same, features()) and labels is not None and torch.equal(labels, torch.eye(6))
+    same, labels = augment.features(features(), {"clip": torch.eye(6)}, draw())
+    assert torch.equal(same, features()) and labels is not None and torch.equal(labels["clip"], torch.eye(6))
     assert augment.waveforms(waveforms(), LENGTHS, None, draw())[0].dtype == torch.int16
     assert torch.equal(augment.waveforms(waveforms(), LENGTHS, None, draw())[0], waveforms())
 
@@ -304,12 +314,13 @@ def test_clips_without_labels_are_not_mixed() -> None:
 
 def test_waveforms_are_rolled_then_mixed() -> None:
     spec = Augment(roll=Roll(), waveform_mixup=ALWAYS)
-    out, targets = Augmentations(spec).waveforms(waveforms(), LENGTHS, torch.eye(6), draw())
+    out, lengths, targets = Augmentations(spec).waveforms(waveforms(), LENGTHS, {"clip": torch.eye(6)}, draw())
     rolled = roll(waveforms(), LENGTHS, Roll(), draw())
-    expected, labels = mix_waveforms(rolled, LENGTHS, torch.eye(6), ALWAYS, draw())
-    assert torch.equal(out, expected) and targets is not None and torch.equal(targets, labels)
-    unlabelled, none = Augmentations(spec).waveforms(waveforms(), LENGTHS, None, draw())
+    expected, labels = mixed_clips(rolled, LENGTHS, torch.eye(6), ALWAYS, draw())
+    assert torch.equal(out, expected) and targets is not None and torch.equal(targets["clip"], labels)
+    unlabelled, same, none = Augmentations(spec).waveforms(waveforms(), LENGTHS, None, draw())
     assert torch.equal(unlabelled, rolled) and none is None
+    assert torch.equal(lengths, LENGTHS) and torch.equal(same, LENGTHS)
 
 
 # --- augmentation of a phase: it follows the compression where features are shorter already --------------------------
@@ -331,7 +342,8 @@ def prepared(compression: str, augment: str, clips: int = 6) -> tuple[Prepared, 
     sound = torch.randint(-9000, 9000, (clips, front.samples), generator=torch.Generator().manual_seed(1))
     lengths = torch.full((clips,), front.samples)
     labels = torch.eye(3)[torch.arange(clips) % 3]
-    return objective.prepare_batch(sound.to(torch.int16), lengths, labels, draw(clips)), objective._augment
+    batch = HostBatch(torch.arange(clips), sound.to(torch.int16), lengths, labels)
+    return objective.prepare_batch(batch, draw(clips)), objective._augment
 
 
 @pytest.mark.parametrize(
@@ -369,8 +381,7 @@ def test_masks_of_a_phase_are_filled_as_padding_is() -> None:
 
 
 def test_mixed_waveforms_bring_their_labels_into_the_loss() -> None:
-    plain = prepared("{method: none}", "{}")[0].targets
-    mixed = prepared("{method: none}", "{waveform_mixup: {probability: 1}}")[0].targets
-    assert plain is not None and mixed is not None
+    plain = prepared("{method: none}", "{}")[0].targets["clip"]
+    mixed = prepared("{method: none}", "{waveform_mixup: {probability: 1}}")[0].targets["clip"]
     shares = draw().beta("augment.waveform_mixup.lambda", 10.0, 10.0)[:, None]
     torch.testing.assert_close(mixed, plain * shares + plain.flip(0) * (1 - shares))

@@ -46,7 +46,7 @@ def train(objective: Objective, optimizer: torch.optim.Optimizer, run: Resolved,
     """Some steps of a phase, so that there are moments and a teacher of its own."""
     objective.begin_phase(run.phases[index], index)
     x = features(run, index)
-    targets = torch.eye(3)[torch.arange(4) % 3] if run.task == "finetune" else None
+    targets = {"clip": torch.eye(3)[torch.arange(4) % 3]} if run.task == "finetune" else {}
     for step in range(steps):
         sums = objective.train()(x, targets, Draw(1, index, step, torch.arange(len(x))))
         optimizer.zero_grad()

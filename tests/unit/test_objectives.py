@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from c2ftool.data.batch import HostBatch
 from c2ftool.draws import Draw
 from c2ftool.errors import GuardError
 from c2ftool.objectives.base import Objective
@@ -76,6 +77,11 @@ def one_hot(*classes: int) -> torch.Tensor:
     return F.one_hot(torch.tensor(classes), 5).float()
 
 
+def clips(labels: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The targets of an objective: labels of clips, or none."""
+    return {} if labels is None else {"clip": labels}
+
+
 def step(objective: Objective, optimizer: torch.optim.Optimizer, x, targets, number: int) -> float:
     """One step of training; the total loss before it."""
     norms = objective.norms(x, targets)
@@ -95,13 +101,14 @@ def step(objective: Objective, optimizer: torch.optim.Optimizer, x, targets, num
 def test_sums_and_norms_do_not_depend_on_how_the_batch_is_cut(made, text):
     objective, resolved = made(text, "model.drop_path=0.4")
     x = features(4, resolved.phases[0].frontend.frames)
-    targets = one_hot(0, 1, 2, 2) if text == CLASSIFY else None
+    targets = clips(one_hot(0, 1, 2, 2) if text == CLASSIFY else None)
     whole = objective(x, targets, draw())
     norms = objective.norms(x, targets)
     assert list(whole) == list(norms) == list(objective.weights)
     parts = [slice(0, 1), slice(1, 4)]
-    cut = [objective(x[p], None if targets is None else targets[p], draw().select(p)) for p in parts]
-    cut_norms = [objective.norms(x[p], None if targets is None else targets[p]) for p in parts]
+    some = [{name: target[p] for name, target in targets.items()} for p in parts]
+    cut = [objective(x[p], t, draw().select(p)) for p, t in zip(parts, some, strict=True)]
+    cut_norms = [objective.norms(x[p], t) for p, t in zip(parts, some, strict=True)]
     for name in whole:
         assert whole[name].item() == pytest.approx(sum(c[name].item() for c in cut), rel=1e-5)
         assert norms[name].item() == sum(n[name].item() for n in cut_norms)
@@ -115,11 +122,11 @@ def test_waveforms_become_features_and_a_loss_that_falls(made, text):
     waveforms = torch.randint(-20_000, 20_000, (4, 9_000), generator=generator).to(torch.int16)
     waveforms[1] //= 10
     lengths = torch.tensor([9_000, 8_000, 5_000, 9_000])
-    prepared = objective.prepare_batch(waveforms, lengths, one_hot(0, 1, 2, 3), draw())
+    prepared = objective.prepare_batch(HostBatch(torch.arange(4), waveforms, lengths, one_hot(0, 1, 2, 3)), draw())
     front = resolved.phases[0].frontend
     assert prepared.features.shape == (4, front.frames, front.mels)
     assert prepared.features.dtype == torch.float32 and not prepared.features.requires_grad
-    assert (prepared.targets is None) == (text == EAT)
+    assert (prepared.targets == {}) == (text == EAT)
     optimizer = torch.optim.AdamW([p for _, p in objective.trainable()], lr=1e-3)
     losses = [step(objective, optimizer, prepared.features, prepared.targets, n) for n in range(12)]
     assert losses[-1] < 0.9 * losses[0]
@@ -129,7 +136,7 @@ def test_waveforms_become_features_and_a_loss_that_falls(made, text):
 def test_losses_stay_float32_under_autocast(made, text):
     objective, resolved = made(text)
     x = features(4, resolved.phases[0].frontend.frames)
-    targets = one_hot(0, 1, 2, 3) if text == CLASSIFY else None
+    targets = clips(one_hot(0, 1, 2, 3) if text == CLASSIFY else None)
     plain = objective(x, targets, draw())
     with torch.autocast("cpu", torch.bfloat16):
         cast = objective(x, targets, draw())
@@ -167,9 +174,9 @@ def test_utterance_weight_has_the_published_effect_whatever_the_batch(made, redu
 def test_masks_and_noise_are_those_of_the_step_and_row(made):
     objective, _ = made(EAT)
     x = features(1).repeat(4, 1, 1)
-    sums = [objective(x, None, draw(step=n))["frame"].item() for n in (0, 0, 1)]
+    sums = [objective(x, {}, draw(step=n))["frame"].item() for n in (0, 0, 1)]
     assert sums[0] == sums[1] != sums[2]
-    rows = [objective(x[:1], None, draw().select(slice(n, n + 1)))["frame"].item() for n in range(4)]
+    rows = [objective(x[:1], {}, draw().select(slice(n, n + 1)))["frame"].item() for n in range(4)]
     assert len(set(rows)) == 4
 
 
@@ -177,7 +184,7 @@ def test_noise_at_masked_places_has_the_stated_strength(made):
     objective, _ = made(EAT, "objective.mask_noise=0.25")
     seen = []
     objective.student.decoder.register_forward_pre_hook(lambda _module, given: seen.append(given[0].detach()))
-    objective(features(), None, draw())
+    objective(features(), {}, draw())
     outside = seen[0].abs().mean(-1) < 0.5  # visible tokens come out of a LayerNorm
     assert outside.sum() == 4 * 3 * 7
     assert seen[0][outside].std().item() == pytest.approx(0.25, rel=0.05)
@@ -205,9 +212,9 @@ def test_extra_state_brings_back_the_same_losses(made):
         step(objective, optimizer, features(), None, number)
     other, _ = made(EAT, "seed=9")
     other.student.load_state_dict(objective.student.state_dict())
-    assert other(features(), None, draw())["frame"] != objective(features(), None, draw())["frame"]
+    assert other(features(), {}, draw())["frame"] != objective(features(), {}, draw())["frame"]
     other.load_extra_state({n: v.clone() for n, v in objective.extra_state().items()})
-    mine, theirs = (o(features(), None, draw()) for o in (objective, other))
+    mine, theirs = (o(features(), {}, draw()) for o in (objective, other))
     assert {n: v.item() for n, v in mine.items()} == {n: v.item() for n, v in theirs.items()}
 
 
@@ -221,7 +228,7 @@ def test_a_later_phase_keeps_the_teacher_and_its_decay_starts_afresh(made):
     objective.after_step(1)
     moved = objective.extra_state()["cls_token"] - before
     torch.testing.assert_close(moved, torch.full_like(moved, 1 - 0.909))
-    assert objective(features(4, 80), None, draw())["frame"] > 0
+    assert objective(features(4, 80), {}, draw())["frame"] > 0
     assert objective.norms(features(4, 80), None)["frame"].item() == 4 * 3 * (20 - 4)
 
 
@@ -266,11 +273,11 @@ def collapse_predictions(objective: Objective) -> None:
 def test_a_collapse_stops_the_run_once_it_is_judged(made, collapse, word):
     objective, _ = made(EAT)
     assert objective.watch(100) == {}  # nothing has been seen yet
-    objective(features(), None, draw())
+    objective(features(), {}, draw())
     healthy = objective.watch(100)
     assert healthy["target_deviation"] > 0.5 and healthy["prediction_deviation"] > 0.01
     collapse(objective)
-    objective(features(), None, draw())
+    objective(features(), {}, draw())
     assert min(objective.watch(4).values()) < 0.01
     with pytest.raises(GuardError, match=f"the {word} have collapsed") as caught:
         objective.watch(5)
@@ -281,7 +288,7 @@ def test_the_collapse_watch_can_be_switched_off(made):
     objective, _ = made(EAT, "objective.collapse.target=0", "objective.collapse.prediction=0")
     collapse_teacher(objective)
     collapse_predictions(objective)
-    objective(features(), None, draw())
+    objective(features(), {}, draw())
     assert max(objective.watch(100).values()) < 0.01
 
 
@@ -299,8 +306,8 @@ def test_bce_is_summed_and_divided_as_the_spec_says(made, reduction, norm):
     targets[0, 4] = 1.0
     logits = objective.student(x)
     expected = -(targets * logits.sigmoid().log() + (1 - targets) * (1 - logits.sigmoid()).log()).sum()
-    assert objective(x, targets, draw())["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert objective.norms(x, targets)["loss"].item() == pytest.approx(norm, abs=1e-6)
+    assert objective(x, clips(targets), draw())["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert objective.norms(x, clips(targets))["loss"].item() == pytest.approx(norm, abs=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -309,7 +316,7 @@ def test_cross_entropy_takes_mixed_labels_and_smoothing(made, smoothing):
     x, targets = features(4, 32), mixed()
     smoothed = (1 - smoothing) * targets + smoothing / 5
     expected = -(smoothed * objective.student(x).log_softmax(1)).sum()
-    assert objective(x, targets, draw())["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert objective(x, clips(targets), draw())["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_frozen_body_leaves_the_head_to_learn(made):
@@ -320,7 +327,7 @@ def test_a_frozen_body_leaves_the_head_to_learn(made):
         "head.fc.weight",
         "head.fc.bias",
     ]
-    objective(features(4, 32), one_hot(0, 1, 2, 3), draw())["loss"].backward()
+    objective(features(4, 32), clips(one_hot(0, 1, 2, 3)), draw())["loss"].backward()
     assert all(p.grad is None for p in objective.student.backbone.parameters())
     assert objective.student.head.fc.weight.grad.any()
 

@@ -71,7 +71,7 @@ def test_more_clips_than_the_set_without_replacement_is_refused():
 @settings(max_examples=40, deadline=None)
 def test_ranks_share_a_batch_and_keep_mirror_places_together(pairs, world):
     batch = 2 * world * pairs
-    shares = [local_places(batch, rank, world, mirrored=True) for rank in range(world)]
+    shares = [local_places(batch, rank, world, 2) for rank in range(world)]
     assert sorted(np.concatenate(shares)) == list(range(batch))
     for share in shares:
         # local reversal is the reversal of the whole batch
@@ -80,6 +80,6 @@ def test_ranks_share_a_batch_and_keep_mirror_places_together(pairs, world):
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(UsageError, match="batch 10 cannot be shared by 4 devices"):
-        local_places(10, 0, 4, mirrored=False)
+        local_places(10, 0, 4, 1)
     with pytest.raises(UsageError, match="with mixup"):
-        local_places(6, 0, 2, mirrored=True)
+        local_places(6, 0, 2, 2)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from c2ftool.data.loader import TrainLoader
-from c2ftool.data.order import Order
+from c2ftool.data.order import Order, Stream
 from c2ftool.data.prepare import Settings, prepare
 from c2ftool.data.sources import find
 from c2ftool.data.store import PreparedSet
@@ -99,7 +99,7 @@ def test_a_set_without_classes_is_prepared_and_gives_batches(tmp_path: Path, cod
 
     order = Order(rows, seed=1, phase=0, sampler=Uniform(kind="uniform"))
     loader = TrainLoader(
-        source=prepared, order=order, batch=3, places=np.arange(3), samples=4_000, random_crop=True,
+        source=prepared, stream=Stream(order), batch=3, places=np.arange(3), samples=4_000, random_crop=True,
         classes=np.arange(0), threads=0, pin=False,
     )  # fmt: skip
     batch = next(iter(loader.steps(0, 1)))

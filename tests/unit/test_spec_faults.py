@@ -68,7 +68,8 @@ def test_file_extends_and_arguments_come_out_together(folder):
 base.yaml:4:41: unknown key "colour" in data
     4 | data: {{dataset: sounds, valid: [valid], colour: red}}
       |                                         ^^^^^^
-    known: also, classes, crop, dataset, fold, folds, labels, min_length, sampler, test, train, valid
+    known: also, classes, covers, crop, dataset, fold, folds, frame, labels, long, min_length, sampler, test, train, \
+valid, valid_fold, weak, weak_share
 
 base.yaml:9:12: train.workers must be a whole number, not '2'
     9 |   workers: "2"
@@ -97,7 +98,9 @@ x.yaml:8:26: phase "fine".length: 5 is not an amount with a unit
 x.yaml:9:22: evaluate.metrics[0] cannot be 'acuracy'
     9 | evaluate: {{metrics: [acuracy]}}
       |                      ^^^^^^^
-    did you mean "accuracy"?  (known: accuracy, top5, map, auc, d_prime)
+    did you mean "accuracy"?  (known: accuracy, top5, map, auc, d_prime, psds1, psds2, psds1_variance, psds2_variance, \
+psds1_50, psds2_50, pauroc, segment_f1, segment_error, event_f1, onset_f1_20ms, onset_f1_50ms, onset_f1_200ms, \
+onset_offset_f1_50ms, intersection_f1)
 
 argument 2: train.optimizer.lr=fast: train.optimizer.lr must be a number, not 'fast'
 
@@ -156,7 +159,7 @@ def test_a_fault_in_the_sections_above_is_told_once_though_phases_inherit_it(fol
         ("c2f=2", "c2f cannot be 2\n    known: 1"),
         ("checkpoints.minutes=1e999999999 s", "is not an amount with a unit"),
         ("seeds=[0, -1]", "seeds[1] must be at least 0, not -1"),
-        ("wheight=1", 'unknown key "wheight" in the spec\n    known: about, augment, c2f, checkpoints, compression'),
+        ("wheight=1", 'unknown key "wheight" in the spec\n    known: about, augment, backbones, c2f, checkpoints, com'),
     ],
 )
 def test_messages_are_in_users_words(argument, message):

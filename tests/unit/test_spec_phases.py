@@ -341,7 +341,8 @@ def test_pretraining_is_compared_over_whole_runs() -> None:
 )
 def test_waveform_mixup_needs_an_even_batch(overrides: list[str], where: str) -> None:
     said = faults(C2F, *overrides)
-    assert f"{where}: mixup pairs the clips of a batch, and" in said and "choose an even batch" in said
+    assert f"{where}: waveform_mixup mixes the clips of a batch in pairs, and" in said
+    assert "choose an even batch" in said
     load(C2F, "train.batch=7")  # without mixup any batch will do
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from c2ftool.engine.schedule import learning_rate
 from c2ftool.errors import DataError, SpecError
 from c2ftool.spec.amounts import Duration, Length, samples
 from c2ftool.spec.backbones import BACKBONES
@@ -182,8 +183,19 @@ def test_a_step_schedule_in_steps():
     assert (fine.kind, fine.warmup, fine.start, fine.every, fine.factor) == ("step", 2, 4, 2, 0.5)
 
 
-def test_a_warmup_is_not_longer_than_its_phase():
-    assert tiny(PRETRAIN, "train.schedule.warmup=100 steps").phases[1].schedule.warmup == 8
+def test_a_warmup_may_be_longer_than_its_phase():
+    """The published teachers of sound events end inside their warm-up."""
+    schedule = tiny(PRETRAIN, "train.schedule.warmup=100 steps").phases[1].schedule
+    assert (schedule.warmup, schedule.steps) == (100, 8)
+    assert learning_rate(schedule, 1.0, 7) == pytest.approx(0.08)
+
+
+def test_a_linear_schedule_in_steps():
+    linear = "train.schedule={kind: linear, warmup: 2 steps, start: 50 %, over: 8 steps, min_lr: 1e-5}"
+    fine = tiny(PRETRAIN, linear).phases[1].schedule
+    assert (fine.kind, fine.warmup, fine.start, fine.over, fine.min_lr) == ("linear", 2, 4, 8, 1e-5)
+    rates = [learning_rate(fine, 1e-3, step) for step in (0, 1, 3, 4, 8, 12, 20)]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 5.05e-4, 1e-5, 1e-5])
 
 
 # The data

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from c2ftool.data.batch import HostBatch
 from c2ftool.draws import Draw
 from c2ftool.engine.boundary import cross
 from c2ftool.masks.gather import gather_tokens
@@ -60,6 +61,11 @@ def made(tmp_path: Path):
     return make
 
 
+def unlabelled(waveforms: torch.Tensor) -> HostBatch:
+    clips, samples = waveforms.shape
+    return HostBatch(torch.arange(clips), waveforms, torch.full((clips,), samples), torch.zeros(clips, 0))
+
+
 def draw(rows: int = 4, step: int = 0) -> Draw:
     return Draw(1, 0, step, torch.arange(rows))
 
@@ -86,13 +92,13 @@ def test_ssast_sums_and_norms_do_not_depend_on_how_the_batch_is_cut(made, argume
     objective, resolved = made(*arguments, "model.drop_path=0.4")
     phase, x = resolved.phases[0], features()
     assert phase.tokens.count == 24
-    whole, norms = objective(x, None, draw()), objective.norms(x, None)
+    whole, norms = objective(x, {}, draw()), objective.norms(x, {})
     assert list(whole) == list(norms) == list(objective.weights) == ["discriminative", "generative"]
     assert objective.weights == {"discriminative": 1.0, "generative": 10.0}
     assert norms["discriminative"].item() == 4 * 12 and norms["generative"].item() == 4 * 12 * 256
     parts = [slice(0, 1), slice(1, 4)]
-    cut = [objective(x[p], None, draw().select(p)) for p in parts]
-    cut_norms = [objective.norms(x[p], None) for p in parts]
+    cut = [objective(x[p], {}, draw().select(p)) for p in parts]
+    cut_norms = [objective.norms(x[p], {}) for p in parts]
     for name in whole:
         assert whole[name].item() == pytest.approx(sum(c[name].item() for c in cut), rel=1e-5)
         assert norms[name].item() == sum(n[name].item() for n in cut_norms)
@@ -104,13 +110,13 @@ def test_waveforms_become_patches_whose_places_and_pixels_are_learnt(made, argum
     objective, resolved = made(*arguments, "model.drop_path=0.1")
     generator = torch.Generator().manual_seed(0)
     waveforms = torch.randint(-20_000, 20_000, (4, 16_000), generator=generator).to(torch.int16)
-    prepared = objective.prepare_batch(waveforms, torch.full((4,), 16_000), torch.zeros(4, 0), draw())
+    prepared = objective.prepare_batch(unlabelled(waveforms), draw())
     front = resolved.phases[0].frontend
-    assert prepared.features.shape == (4, front.frames, front.mels) and prepared.targets is None
+    assert prepared.features.shape == (4, front.frames, front.mels) and prepared.targets == {}
     optimizer = torch.optim.AdamW([p for _, p in objective.trainable()], lr=1e-3)
     losses = []
     for step in range(12):
-        sums = objective(prepared.features, None, draw(step=step))
+        sums = objective(prepared.features, {}, draw(step=step))
         loss = sum(objective.weights[name] * sums[name] / prepared.norms[name] for name in sums)
         optimizer.zero_grad()
         loss.backward()
@@ -123,9 +129,9 @@ def test_waveforms_become_patches_whose_places_and_pixels_are_learnt(made, argum
 def test_ssast_losses_stay_float32_and_finite_under_autocast(made, kind):
     objective, _ = made()
     x = 4 * features()  # scores of hundreds of pixels each
-    plain = objective(x, None, draw())
+    plain = objective(x, {}, draw())
     with torch.autocast("cpu", kind):
-        cast = objective(x, None, draw())
+        cast = objective(x, {}, draw())
     for name, value in cast.items():
         assert value.dtype == torch.float32
         assert value.item() == pytest.approx(plain[name].item(), rel=0.02)
@@ -134,9 +140,9 @@ def test_ssast_losses_stay_float32_and_finite_under_autocast(made, kind):
 def test_masks_follow_the_step_and_the_row_alone(made):
     objective, _ = made()
     x = features(1).expand(4, -1, -1)
-    sums = [objective(x, None, draw(step=n))["generative"].item() for n in (0, 0, 1)]
+    sums = [objective(x, {}, draw(step=n))["generative"].item() for n in (0, 0, 1)]
     assert sums[0] == sums[1] != sums[2]
-    rows = [objective(x[:1], None, draw().select(slice(n, n + 1)))["generative"].item() for n in range(4)]
+    rows = [objective(x[:1], {}, draw().select(slice(n, n + 1)))["generative"].item() for n in range(4)]
     assert len(set(rows)) == 4
 
 
@@ -204,8 +210,8 @@ def test_more_frames_change_the_positions_alone(made):
     assert all(torch.equal(before[n], after[n]) for n in before if n != "backbone.pos_embed")
     objective.begin_phase(resolved.phases[1], 1)
     x = features(frames=96)
-    assert objective.norms(x, None)["discriminative"].item() == 4 * 24
-    assert all(value.isfinite() for value in objective(x, None, draw()).values())
+    assert objective.norms(x, {})["discriminative"].item() == 4 * 24
+    assert all(value.isfinite() for value in objective(x, {}, draw()).values())
 
 
 def test_larger_patches_have_more_pixels_and_both_heads_last_layers_start_afresh(made):
@@ -213,7 +219,7 @@ def test_larger_patches_have_more_pixels_and_both_heads_last_layers_start_afresh
     coarse, fine = resolved.phases
     assert (coarse.tokens.patch, fine.tokens.patch) == ([32, 16], [16, 16])
     x = features(frames=96)
-    assert objective.norms(x, None)["generative"].item() == 4 * 12 * 512
+    assert objective.norms(x, {})["generative"].item() == 4 * 12 * 512
     assert objective.student(x, spread(24))[0].shape == (4, 12, 512)
     before = {n: p.clone() for n, p in objective.student.decoder.state_dict().items()}
     crossing = cross(objective, None, coarse, fine, seed=1)
@@ -226,16 +232,16 @@ def test_larger_patches_have_more_pixels_and_both_heads_last_layers_start_afresh
     assert after["generative.2.bias"].abs().max() == 0
     objective.begin_phase(fine, 1)
     assert objective.student(x, spread(48))[1].shape == (4, 24, 256)
-    assert sum(objective(x, None, draw()).values()).isfinite()
+    assert sum(objective(x, {}, draw()).values()).isfinite()
     assert cross(objective, None, fine, fine, seed=1).changes == []
 
 
 def test_pooled_frames_are_predicted_pooled(made):
     objective, resolved = made("phases.coarse.compression={method: pool, factor: 2, reduce: avg}")
     waveforms = torch.randint(-20_000, 20_000, (4, 16_000), generator=torch.Generator().manual_seed(0)).short()
-    prepared = objective.prepare_batch(waveforms, torch.full((4,), 16_000), torch.zeros(4, 0), draw())
+    prepared = objective.prepare_batch(unlabelled(waveforms), draw())
     assert prepared.features.shape == (4, 48, 128)
-    assert all(value.isfinite() for value in objective(prepared.features, None, draw()).values())
+    assert all(value.isfinite() for value in objective(prepared.features, {}, draw()).values())
     assert [c.name for c in cross(objective, None, *resolved.phases, seed=1).changes] == ["backbone.pos_embed"]
 
 
@@ -269,5 +275,5 @@ def test_patches_that_overlap_and_other_encoders_are_refused():
 
 def test_every_parameter_gets_a_gradient(made):
     objective, _ = made()
-    sum(objective(features(), None, draw()).values()).backward()
+    sum(objective(features(), {}, draw()).values()).backward()
     assert [name for name, p in objective.trainable() if p.grad is None or not p.grad.isfinite().all()] == []
