@@ -21,15 +21,14 @@ Axes: N clips, C classes, T frames.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from c2ftool.metrics.psds_changes import Changes, Criteria, CrossTriggers, with_events, without_events
+from c2ftool.metrics.psds_changes import Criteria, CrossTriggers
+from c2ftool.metrics.psds_classes import Look, changes_of_classes
 from c2ftool.metrics.psds_curve import NO_CURVE, Curve, class_curve, effective_curve
-from c2ftool.metrics.psds_events import Events, check_truth, events_by
-from c2ftool.metrics.psds_runs import Ordered
+from c2ftool.metrics.psds_events import check_truth, events_by
 from c2ftool.metrics.psds_scores import Scores
 from c2ftool.metrics.tables import FrameScores, Truth
 
@@ -37,7 +36,6 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 HOUR = 3600.0
-_BLOCK = 1 << 19  # scores worked on at once, so that intermediate arrays stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -119,20 +117,20 @@ def psds(scores: FrameScores, truth: Truth, settings: PsdsSettings) -> Psds:
     clips, classes = len(truth.ids), len(truth.classes)
     by_class = events_by(truth.label * clips + truth.clip, classes * clips, truth)
     counts = truth.events_per_class()
-    crossing = _crossing(truth, counts, settings)
+    cross = _crossing(truth, counts, settings)
     highest = view.highest()
     hours = float(truth.durations.sum()) / HOUR
     too_many = int(settings.max_efpr * hours * (1 + 1e-9)) + 1  # false positives that are certainly beyond the limit
-    curves = []
-    for label in range(classes):
-        if counts[label] == 0:
-            curves.append(NO_CURVE)
-            continue
-        cross = None if crossing is None else replace(crossing, own=label)
-        changes = _changes(view, highest[:, label], label, by_class, settings, too_many, cross)
+    present = np.flatnonzero(counts)
+    looks = [
+        Look.at(int(label), highest[label], view.lowest, by_class, too_many, cross is not None) for label in present
+    ]
+    curves = [NO_CURVE] * classes
+    criteria = Criteria(settings.dtc, settings.gtc, settings.cttc)
+    for label, changes in changes_of_classes(view, looks, by_class, criteria, cross):
         false, hits, crossed = changes.counts()
         efpr = false / hours + settings.alpha_ct * crossed * HOUR
-        curves.append(_curve(efpr, hits, int(counts[label]), settings.max_efpr))
+        curves[label] = _curve(efpr, hits, int(counts[label]), settings.max_efpr)
     return results(tuple(curves), truth.classes, settings, "PSDS over all thresholds, exact")
 
 
@@ -162,38 +160,6 @@ def _crossing(truth: Truth, counts: Int64, settings: PsdsSettings) -> CrossTrigg
     seconds = np.bincount(truth.label, truth.offset - truth.onset, len(counts))
     weights = 1.0 / (np.maximum(seconds, 1e-12) * others)
     return CrossTriggers(events_by(truth.clip, len(truth.ids), truth), -1, weights, settings.cttc)
-
-
-def _changes(
-    view: Scores,
-    highest: Ordered,
-    label: int,
-    events: Events,
-    settings: PsdsSettings,
-    too_many: int,
-    cross: CrossTriggers | None,
-) -> Changes:
-    """All changes of a class's counts above the threshold from which on there are too many false positives."""
-    clips = len(highest)
-    group = label * clips + np.arange(clips)
-    having = np.diff(events.start[label * clips : (label + 1) * clips + 1]) > 0
-    floor: Any = view.lowest
-    rest = highest[~having]
-    if len(rest) >= too_many:
-        floor = max(floor, np.partition(rest, len(rest) - too_many)[len(rest) - too_many])
-    changes = Changes(crossing=cross is not None)
-    criteria = Criteria(settings.dtc, settings.gtc, settings.cttc)
-    matched = np.flatnonzero((highest > floor) & (having | (cross is not None)))
-    counted = np.flatnonzero((highest > floor) & ~having) if cross is None else matched[:0]
-    step = max(1, _BLOCK // view.frames)
-    for start in range(0, len(counted), step):
-        without_events(view.rows(counted[start : start + step], label, floor), floor, changes)
-    for start in range(0, len(matched), step):
-        clip = matched[start : start + step]
-        with_events(
-            view.rows(clip, label, floor), floor, view.borders, criteria, group[clip], events, changes, cross, clip
-        )
-    return changes
 
 
 def _curve(efpr: Float64, hits: Int64, events: int, until: float) -> Curve:

@@ -63,7 +63,7 @@ def psds_50(
 
 
 def _check_probabilities(view: Scores) -> None:
-    highest = view.highest()[view.scores.frames[view.clip] > 0]
+    highest = view.highest()[:, view.scores.frames[view.clip] > 0]
     one = ordered(np.ones(1, view.scores.values.dtype))[0][0]
     zero = ordered(np.zeros(1, view.scores.values.dtype))[0][0]
     if highest.size and (highest.max() > one or highest.min() < zero):

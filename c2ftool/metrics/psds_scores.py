@@ -19,6 +19,7 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 _BLOCK = 1 << 22  # scores looked through at once
+_GATHERED = 1 << 19  # scores of rows from here and there copied at once
 
 
 @dataclass(frozen=True)
@@ -59,30 +60,39 @@ class Scores:
         return self.scores.values.shape[2]
 
     def highest(self) -> Ordered:
-        """(N, C) highest ordered value of each clip and class. Raises DataError if a score is NaN."""
+        """(C, N) highest ordered value of each class and clip. Raises DataError if a score is NaN."""
         values = self.scores.values
-        result = np.empty((len(self.clip), len(self.label)), ordered(values[:0])[0].dtype)
+        result = np.empty((len(self.label), len(self.clip)), ordered(values[:0])[0].dtype)
+        if self.frames == 0:
+            result[:] = self.lowest
+            return result
         step = max(1, _BLOCK // max(1, values.shape[1] * values.shape[2]))
         together = np.array_equal(self.clip, np.arange(len(self.clip)))
         for start in range(0, len(self.clip), step):
             clip = self.clip[start : start + step]
             block = values[start : start + step] if together else values[clip]
             order, broken = ordered(block)
-            if self.frames == 0:
-                result[start : start + step] = self.lowest
-                continue
             top = self._cut(order, clip, copied=order is not block or not together).max(axis=2)
             if broken or np.isnan(top).any():
                 self._refuse(start, block)
-            result[start : start + step] = np.maximum(top[:, self.label], self.lowest)
+            result[:, start : start + step] = np.maximum(top[:, self.label], self.lowest).T
         return result
 
-    def rows(self, clip: Int64, label: int, floor: Any) -> Ordered:
-        """(R, T) ordered values of some clips (the truth's numbers) and one class, at least the floor."""
-        place = self.clip[clip]
-        block = self.scores.values[place, self.label[label]]
-        order = self._cut(ordered(block)[0], place, copied=True)
-        return np.maximum(order, floor, out=order)
+    def rows(self, clip: Int64, label: Int64) -> Ordered:
+        """(R, T) ordered values of clips and classes, (R,) of the truth's numbers each; read as they lie in memory."""
+        values = self.scores.values
+        place, column = self.clip[clip], self.label[label]
+        order = np.lexsort((column, place))
+        result = np.empty((len(clip), self.frames), ordered(values[:0])[0].dtype)
+        step = max(1, _GATHERED // max(1, self.frames))
+        for start in range(0, len(clip), step):
+            some = order[start : start + step]
+            if values.flags.c_contiguous:  # whole rows are copied at once
+                block = values.reshape(-1, self.frames).take(place[some] * values.shape[1] + column[some], axis=0)
+            else:
+                block = values[place[some], column[some]]
+            result[some] = self._cut(ordered(block)[0], place[some], copied=True)
+        return result
 
     def block(self, clip: Int64) -> Ordered:
         """(R, C, T) ordered values of some clips (the truth's numbers)."""

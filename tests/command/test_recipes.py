@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from c2ftool.models.public.records import PUBLIC_WEIGHTS
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import load_spec
 
@@ -92,3 +94,34 @@ def test_every_family_is_fine_tuned_in_its_smallest_size(tmp_path):
     assert {BACKBONES[name].family for name in trained} == {size.family for size in BACKBONES.values()}
     assert all(spec.model.backbone == name and spec.data.folds == [1, 2, 3] for name, spec in trained.items())
     assert made[-1] == ["evaluate", *trained, "--metric", "accuracy"]
+
+
+def test_detection_goes_from_teachers_to_students(tmp_path):
+    made = calls("sed.sh", tmp_path, ESC10="a", PYTHON="true")
+    assert [call[:2] for call in made if call[0] == "prepare"] == [["prepare", "esc50"], ["prepare", "events"]]
+    trained = dict(loaded(call) for call in made if call[0] in ("finetune", "distill"))
+    assert list(trained) == ["sed-scenes-weak", "sed-scenes-teacher", "sed-scenes-student", "sed-scenes-alone"]
+    teacher, student, alone = (trained[f"sed-scenes-{name}"] for name in ("teacher", "student", "alone"))
+    assert len(teacher.backbones) == 3 and student.task == "distill" and not alone.teachers
+    assert fnmatch(teacher.name, student.teachers[0].members[0].removeprefix("run:"))
+    assert (student.phases, student.train, student.model) == (alone.phases, alone.train, alone.model)
+    assert made[-2:] == [
+        ["evaluate", "sed-scenes-teacher", "--ensemble"],
+        ["evaluate", "sed-scenes-student", "sed-scenes-alone"],
+    ]
+
+
+def test_published_detection_trains_fifteen_teachers(tmp_path):
+    made = calls("sed.sh", tmp_path, SET="audioset_strong", FROM="raw")
+    trained = dict(loaded(call) for call in made if call[0] in ("finetune", "distill"))
+    teachers = {name: spec for name, spec in trained.items() if name.startswith("sed-teacher-")}
+    assert len(teachers) == 15 and len({spec.model.weights for spec in teachers.values()}) == 5
+    assert all(require_known(spec.model.weights) for spec in trained.values())
+    assert sum(spec.task == "distill" for spec in trained.values()) == 5
+    one = calls("sed.sh", tmp_path, SET="audioset_strong", FROM="raw", TEACHER="7")
+    assert [loaded(call)[0] for call in one if call[0] == "finetune"] == ["sed-teacher-fpasst-1"]
+    assert loaded(one[-1])[1].model.head.recurrent.width == 1024
+
+
+def require_known(weights: str) -> bool:
+    return weights.removeprefix("public:") in PUBLIC_WEIGHTS

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from c2ftool.errors import DataError, UsageError
-from c2ftool.metrics import psds as psds_module
 from c2ftool.metrics import psds_50 as psds_50_module
-from c2ftool.metrics import psds_scores
+from c2ftool.metrics import psds_classes, psds_scores
 from c2ftool.metrics.psds import PSDS1, PSDS2, PsdsSettings, psds
 from c2ftool.metrics.psds_50 import psds_50
 from c2ftool.metrics.psds_curve import Curve, class_curve, effective_curve
@@ -124,8 +123,10 @@ def test_results_do_not_depend_on_order_names_kept_or_blocks(settings, dtype, mo
     )
     shuffled.values[:40, 1:] = scores.values[np.ix_(rows, columns)]
     shuffled.values[40:], shuffled.values[:, :1] = 99, 99
-    monkeypatch.setattr(psds_module, "_BLOCK", 200)
+    monkeypatch.setattr(psds_classes, "_BLOCK", 200)
+    monkeypatch.setattr(psds_classes, "_HELD", 3000)
     monkeypatch.setattr(psds_scores, "_BLOCK", 1000)
+    monkeypatch.setattr(psds_scores, "_GATHERED", 500)
     result = psds(shuffled, truth, settings)
     assert result.value == pytest.approx(whole.value, abs=1e-12)
     np.testing.assert_allclose(result.per_class, whole.per_class, rtol=0, atol=1e-12)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2ftool.events import merged
+from c2ftool.metrics.detection import evaluate_detection
+from c2ftool.metrics.measured import DetectionSettings
 from c2ftool.metrics.segments import mean_partial_auroc, partial_auroc, segment_based, segment_scores
 from c2ftool.metrics.tables import FrameScores, Truth
 
@@ -262,3 +265,17 @@ def test_areas_do_not_depend_on_how_much_is_taken_at_once(monkeypatch):
     assert not np.isnan(whole).any()
     monkeypatch.setattr("c2ftool.metrics.segments._BLOCK", 60)
     np.testing.assert_array_equal(partial_auroc(scores, truth, max_fpr=0.5), whole)
+
+
+def test_a_segment_without_frames_is_the_least_likely_of_logits_too():
+    """A clip of 10.01 s has an eleventh segment and no frame in it: 0 would be a probability of one half."""
+    values = np.full((2, 1, 250), -8.0, np.float32)
+    values[0, 0, :25] = -2.0
+    truth = table([(0, 0, 0.0, 1.0)], [10.01, 10.01])
+    scores = FrameScores(truth.ids, truth.classes, values, np.array([250, 250]))
+    plain = DetectionSettings()
+    assert evaluate_detection(scores, truth, ["pauroc"], plain).values() == {"pauroc": 1.0}
+    probabilities = replace(scores, values=1 / (1 + np.exp(-values)))
+    found = evaluate_detection(probabilities, truth, ["pauroc"], plain, probabilities=True)
+    assert found.values() == {"pauroc": 1.0}
+    assert partial_auroc(scores, truth)[0] < 1.0
