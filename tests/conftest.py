@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
+import forked  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -26,8 +28,15 @@ def pytest_collection_modifyitems(items):
 
 
 def run_c2f(*arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300):
-    """The finished `c2f ARGUMENTS`: stdout, stderr, returncode."""
+    """The finished `c2f ARGUMENTS`, a process of its own: stdout, stderr, returncode.
+
+    What needs torch is forked from a process that has imported it (forked.py), unless it is given other threads.
+    """
     ours = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # which test workers set
+    heavy = arguments and arguments[0] in ("pretrain", "finetune", "distill", "evaluate", "flops", "export")
+    if heavy and not {"OMP_NUM_THREADS", "PYTHONPATH"} & set(env or {}):
+        everything = {**ours, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
+        return forked.run([str(a) for a in arguments], everything, cwd, timeout)
     return subprocess.run(
         [sys.executable, "-m", "c2ftool", *map(str, arguments)],
         env={**ours, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})},

@@ -39,8 +39,10 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     if resolved.by_frame:
         frames = resolved.phases[-1].label_frames
         typer.echo(f"labels: {frames} frames of {resolved.data.frame}; {_longer(plan)}")
-    for teacher in {phase.teacher for phase in resolved.phases if isinstance(phase.teacher, ResolvedEnsemble)}:
-        typer.echo(f"teachers: {teacher.logits or ', '.join(teacher.members)}, weight {teacher.weight:g}")
+    ensembles = [phase.teacher for phase in resolved.phases if isinstance(phase.teacher, ResolvedEnsemble)]
+    teachers = (f"teachers: {e.logits or ', '.join(e.members)}, weight {e.weight:g}" for e in ensembles)
+    for line in dict.fromkeys(teachers):
+        typer.echo(line)
     typer.echo(f"model: {resolved.model.backbone}, {trained:,} of {total:,} parameters trained")
     typer.echo(f"weights: {resolved.model.weights or 'random'}")
     rows = []

@@ -26,8 +26,7 @@ class BiGru(nn.GRU):
         """width: of the frames. hidden: units of one direction; the results are twice as wide."""
         super().__init__(width, hidden, layers, batch_first=True, bidirectional=True)
 
-    @torch.compiler.disable
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, 2 H) of (B, T, D), the results forward in time first."""
         if frames.is_meta:
             return self._plain(frames)
