@@ -44,7 +44,8 @@ def measure_scores(
     check_metrics(metrics, multi_label=True, classes=2, frames=True)
     scores = read_score_tables(path) if path.is_dir() else load_scores(path)
     table, left_out, notes = _truth_of(truth, durations, scores.classes)
-    if lacking := [name for name in table.ids if name not in set(scores.ids)]:
+    scored = set(scores.ids)
+    if lacking := [name for name in table.ids if name not in scored]:
         raise DataError(
             f"{len(lacking)} of {len(table.ids)} clips have no scores, as {', '.join(lacking[:_SHOWN])}",
             place=str(path),

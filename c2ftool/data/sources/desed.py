@@ -289,10 +289,8 @@ def _without_held_out(rows: dict[str, list[_Clip]]) -> tuple[dict[str, list[_Cli
         for split in ("weak", "real")
         if (names := [clip.name for clip in rows.get(split, []) if _recording(clip.name) in held_out])
     }
-    kept = {
-        title: [clip for clip in clips if clip.name not in set(left_out.get(title, []))]
-        for title, clips in rows.items()
-    }
+    unheard = {title: set(left_out.get(title, [])) for title in rows}
+    kept = {title: [clip for clip in clips if clip.name not in unheard[title]] for title, clips in rows.items()}
     return kept, left_out
 
 
