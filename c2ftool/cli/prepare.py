@@ -22,10 +22,10 @@ def prepare(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="The layout: esc50, speech_commands, audioset, vggsound, voxceleb1, kinetics_sounds, librispeech; "
-            "with events: audioset_strong, desed, dcase2016_task2, maestro; one's own: folder (a folder per class), "
-            "csv (path, label or labels, split or fold) or events (filename, onset, offset, event_label); or demo, "
-            "the built-in set.",
+            help="The layout: esc50, speech_commands, audioset, vggsound, voxceleb1, kinetics_sounds, epic_sounds, "
+            "librispeech; with events: audioset_strong, desed, dcase2016_task2, maestro; one's own: folder (a folder "
+            "per class), csv (path, label or labels, split or fold) or events (filename, onset, offset, event_label); "
+            "or demo, the built-in set.",
             show_default=False,
         ),
     ],
@@ -250,6 +250,14 @@ def _print(info: SetInfo, path: Path, json: bool) -> None:
     console.print(f"prepared set: {path}")
 
 
+def _named(item: dict[str, str]) -> str:
+    """The path of a clip that was put aside, and its id where the file's name does not say it."""
+    from pathlib import PurePosixPath
+
+    path = item["path"]
+    return path if PurePosixPath(path).with_suffix("").as_posix().endswith(item["id"]) else f"{path} ({item['id']})"
+
+
 def _remarks(info: SetInfo) -> list[str]:
     """The lines under the table: folds, statistics, rates, what was missing, handled and put aside."""
     from collections import Counter
@@ -266,7 +274,7 @@ def _remarks(info: SetInfo) -> list[str]:
     reasons = Counter(item["reason"] for item in info.quarantine)
     lines += [f"put aside: {count} {reason}" for reason, count in sorted(reasons.items())]
     shown = info.quarantine[:_LISTED_FILES]
-    lines += [f"  {item['path']}: {item['reason']}: {item['detail']}" for item in shown]
+    lines += [f"  {_named(item)}: {item['reason']}: {item['detail']}" for item in shown]
     if len(info.quarantine) > len(shown):
         lines.append(f"  and {len(info.quarantine) - len(shown)} more, in c2f.json")
     return lines + [f"note: {note}" for note in info.notes]

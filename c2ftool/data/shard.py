@@ -187,9 +187,9 @@ def _decoded(task: ShardTask, report: ShardReport) -> Iterator[tuple[ClipRef, In
             try:
                 if place in task.killers:
                     raise Unusable(KILLER, "a worker process died while reading it, more than once")
-                decoded = decode(task.source / clip.path, task.rate, clip.start, clip.stop)
+                decoded = decode(task.source / clip.path, task.rate, clip.start, clip.stop, clip.inside)
             except Unusable as fault:
-                report.put_aside.append(PutAside(clip.id, clip.path, clip.split, fault.reason, fault.detail))
+                report.put_aside.append(PutAside(clip.id, clip.place, clip.split, fault.reason, fault.detail))
                 continue
             handled.update(decoded.handled)
             handled.update(_past_end(clip.events, len(decoded.samples) / task.rate))

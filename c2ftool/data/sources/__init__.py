@@ -10,6 +10,7 @@ from c2ftool.data.sources import (
     audioset_strong,
     csv,
     desed,
+    epic_sounds,
     esc50,
     events,
     folder,
@@ -29,6 +30,7 @@ Layout = Literal[
     "vggsound",
     "voxceleb1",
     "kinetics_sounds",
+    "epic_sounds",
     "librispeech",
     "audioset_strong",
     "desed",
@@ -59,6 +61,8 @@ def find(layout: Layout, source: Path, rate: int = 16_000) -> Listing:
             return voxceleb1.find(source)
         case "kinetics_sounds":
             return kinetics_sounds.find(source)
+        case "epic_sounds":
+            return epic_sounds.find(source)
         case "librispeech":
             return librispeech.find(source)
         case "audioset_strong":

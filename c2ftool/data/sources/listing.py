@@ -28,6 +28,14 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """A data set of samples in an HDF5 file: its name there, and its rate in Hz, which such files do not say."""
+
+    name: str
+    rate: int
+
+
+@dataclass(frozen=True)
 class ClipRef:
     """One clip of a listing.
 
@@ -35,6 +43,7 @@ class ClipRef:
     fold: 1, 2, ..; 0 where the set has none.
     labels: class numbers, ascending. events: empty where only the clip is labelled.
     start, stop: the part of the file in seconds that makes the clip; None is the file's own start or end.
+    inside: what of the file holds the samples, where it is an HDF5 file.
     """
 
     id: str
@@ -45,6 +54,12 @@ class ClipRef:
     events: tuple[Event, ...] = ()
     start: float | None = None
     stop: float | None = None
+    inside: Inside | None = None
+
+    @property
+    def place(self) -> str:
+        """The path, with the name of the data set behind it where the samples lie in one."""
+        return self.path if self.inside is None else f"{self.path}/{self.inside.name}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class AudioFiles:
-    """The audio files under a folder: paths relative to it, sorted; and what was left out."""
+    """The audio files under a folder: paths relative to it, sorted; and what was left out.
+
+    others: other files by suffix, in the case it is written in.
+    """
 
     paths: list[str]
     unnamed: int
@@ -81,7 +99,7 @@ class AudioFiles:
         notes = []
         if self.unnamed:
             notes.append(f"{self.unnamed} audio files left out: their names are not UTF-8")
-        sounds = {suffix: n for suffix, n in self.others.items() if suffix in NOT_READ}
+        sounds = {suffix: n for suffix, n in self.others.items() if suffix.lower() in NOT_READ}
         if sounds:
             kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(sounds.items()))
             notes.append(f"not read: {kinds} (only {', '.join(AUDIO_SUFFIXES)})")
@@ -97,10 +115,10 @@ def audio_files(folder: Path, under: str = "") -> AudioFiles:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         relative = Path(here).relative_to(folder)
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (millions of names)
+            suffix = os.path.splitext(name)[1]  # noqa: PTH122 (millions of names)
             if name.startswith("."):
                 continue
-            if suffix not in AUDIO_SUFFIXES:
+            if suffix.lower() not in AUDIO_SUFFIXES:
                 others[suffix] = others.get(suffix, 0) + 1
                 continue
             path = (relative / name).as_posix()

@@ -24,7 +24,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The clips that are there, by split and then in the tables' order; classes: all labels of the tables, sorted."""
+    """The clips that are there, by split and then in the tables' order; classes: all labels of the tables."""
 
     clips: list[ClipRef]
     classes: list[str]
@@ -58,14 +58,17 @@ def repeats(rows: Sequence[Named]) -> list[str]:
 
 
 def gather(
-    rows: Sequence[Named], found: Mapping[str, list[str]], splits: Mapping[str, Collection[str]]
+    rows: Sequence[Named],
+    found: Mapping[str, list[str]],
+    splits: Mapping[str, Collection[str]],
+    classes: Sequence[str] | None = None,
 ) -> Gathered | None:
     """The named clips with their files, or None where not one is there.
 
     found: audio files by clip id. splits: every split, in order, with the names of the folders whose files are
-    preferred for it where a clip has several.
+    preferred for it where a clip has several. classes: all labels of the rows, if they have an order of their own.
     """
-    classes = sorted({row.label for row in rows})
+    classes = sorted({row.label for row in rows}) if classes is None else list(classes)
     numbers = {name: number for number, name in enumerate(classes)}
     clips: list[ClipRef] = []
     missing: list[tuple[str, str]] = []
@@ -100,8 +103,12 @@ def none_found(folder: Path, named: int, tables: str, files: AudioFiles, expecte
     """The error where none of the named clips is there; of videos it says how they become audio."""
     first = f" (the first is {files.paths[0]})" if files.paths else ""
     message = f"none of the {named} clips of {tables} was found among {len(files.paths)} audio files{first}"
-    videos = max(NOT_READ, key=lambda suffix: files.others.get(suffix, 0))
-    if not files.others.get(videos):
+    videos = max(
+        sorted(suffix for suffix in files.others if suffix.lower() in NOT_READ),
+        key=files.others.__getitem__,
+        default=None,
+    )
+    if videos is None:
         return MissingError(message, place=str(folder), cure=f"expected {expected}")
     convert = f'ffmpeg -nostdin -i "$0" -vn -ac 1 "${{0%{videos}}}.wav"'
     return MissingError(
