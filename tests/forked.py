@@ -24,8 +24,8 @@ def run(arguments: list[str], env: dict[str, str], cwd: Path, timeout: float) ->
     with _LOCK, tempfile.TemporaryDirectory() as folder:
         if not _SERVER or _SERVER[0].poll() is not None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            threads = {"OMP_NUM_THREADS": "1"}
-            _SERVER[:] = [subprocess.Popen([sys.executable, __file__], env=os.environ | threads, text=True, **pipes)]
+            ours = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+            _SERVER[:] = [subprocess.Popen([sys.executable, __file__], env=ours, text=True, **pipes)]
             atexit.register(_end, _SERVER[0])
         server, out, err = _SERVER[0], Path(folder, "out"), Path(folder, "err")
         request = {"arguments": arguments, "env": env, "cwd": str(cwd), "out": str(out), "err": str(err)}

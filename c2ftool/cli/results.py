@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +14,7 @@ from c2ftool.cli.listings import print_rows
 from c2ftool.engine.plan import Plan
 from c2ftool.engine.result import Outcome
 from c2ftool.metrics.report_page import flops_text, seconds_text
+from c2ftool.spec.adapters import words as adapter_words
 from c2ftool.spec.compression import words
 from c2ftool.spec.resolve import as_data, resolved_hash
 from c2ftool.spec.resolved import ResolvedEnsemble, ResolvedStop
@@ -24,11 +26,13 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     assert selection is not None
     if as_json:
         data = as_data(resolved) | {"hash": resolved_hash(resolved), "cost": as_plain(plan), "memory": plan.memory()}
+        data["parameters"] = asdict(plan.parameters())
+        if (against := plan.against_whole()) is not None:
+            data["against_training_all"] = {"flops": against[0], "memory": against[1]}
         data["data_found"] = _counts(plan)
         typer.echo(json.dumps(data, indent=1))
         return
     counts = _counts(plan)
-    trained, total = plan.parameters()
     many = f", first of {plan.children} child runs" if plan.children else ""
     typer.echo(f"{resolved.name}: {resolved.task}{many}, seed {resolved.seed}, hash {resolved_hash(resolved)}")
     typer.echo(
@@ -43,7 +47,14 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     teachers = (f"teachers: {e.logits or ', '.join(e.members)}, weight {e.weight:g}" for e in ensembles)
     for line in dict.fromkeys(teachers):
         typer.echo(line)
-    typer.echo(f"model: {resolved.model.backbone}, {trained:,} of {total:,} parameters trained")
+    typer.echo(f"model: {resolved.model.backbone}, trained parameters: {plan.parameters().words()}")
+    for item in resolved.adapters:
+        typer.echo(f"adapter {item.name}: {adapter_words(item)}")
+    if (against := plan.against_whole()) is not None:
+        typer.echo(
+            f"a step against one that trains the whole network: {against[0]:.2f} of the FLOPs, {against[1]:.2f} of the "
+            "memory"
+        )
     typer.echo(f"weights: {resolved.model.weights or 'random'}")
     rows = []
     for phase, held in zip(resolved.phases, plan.memory(), strict=True):

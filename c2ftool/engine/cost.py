@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from c2ftool.adapters.insert import item_of
 from c2ftool.costs.flops import Flops, clip_flops
 from c2ftool.costs.frontend_flops import frontend_flops
 from c2ftool.costs.memory import TrainingMemory, training_memory
 from c2ftool.models.build import build_classifier, build_detector
+from c2ftool.objectives.build import build_objective
 from c2ftool.objectives.eat import EatStudent
 from c2ftool.objectives.ssast import SsastStudent
 from c2ftool.spec.masks import InverseBlock
@@ -31,6 +33,50 @@ class PhaseCost:
     def training(self) -> int:
         """Training FLOPs of the phase, front end not included."""
         return self.clip.training * self.clips
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many parameters a network has. plain: without adapters."""
+
+    trained: int
+    total: int
+    plain: int
+
+    def words(self) -> str:
+        """Both shares that are in use: of all (as peft prints it), and over the network without adapters (LoAA)."""
+        shares = f"{100 * self.trained / self.total:.3g} %"
+        if self.plain != self.total:
+            shares += f" of all, {100 * self.trained / self.plain:.3g} % of the network without adapters"
+        return f"{self.trained:,} of {self.total:,} ({shares})"
+
+
+def count_parameters(resolved: Resolved) -> Parameters:
+    """Of the run's student, as its first phase builds it."""
+    with torch.device("meta"):  # the objective's: detection without weak clips does not train its layer for them
+        student = build_objective(resolved).student
+    sizes = [(name, p.numel(), p.requires_grad) for name, p in student.named_parameters()]
+    total = sum(n for _, n, _ in sizes)
+    added = sum(n for name, n, _ in sizes if item_of(name))
+    return Parameters(sum(n for _, n, learns in sizes if learns), total, total - added)
+
+
+def trained_whole(resolved: Resolved) -> Resolved:
+    """The same run without adapters and with nothing frozen: what a step of it would cost."""
+    model = resolved.model.model_copy(update={"freeze": "none", "unfreeze": None})
+    return resolved.model_copy(update={"model": model, "adapters": []})
+
+
+def against_whole(resolved: Resolved) -> tuple[float, float] | None:
+    """(FLOPs, memory) of the dearest phase's step, over those of training the whole network; None where it is."""
+    if resolved.model.freeze != "body":
+        return None
+    whole = trained_whole(resolved)
+    costs = [_clip(whole, phase).training for phase in whole.phases]
+    dearest = max(range(len(costs)), key=costs.__getitem__)
+    flops = _clip(resolved, resolved.phases[dearest]).training / costs[dearest]
+    ours, theirs = (memory(run, run.phases[dearest]).total for run in (resolved, whole))
+    return flops, ours / theirs
 
 
 def phase_costs(resolved: Resolved) -> list[PhaseCost]:
@@ -61,9 +107,7 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
             frames = phase.label_frames
 
             def detector() -> nn.Module:
-                built = build_detector(resolved.model, phase.tokens, len(resolved.classes), frames)
-                _freeze(built, resolved.model.freeze)
-                return built
+                return build_detector(resolved.model, phase.tokens, len(resolved.classes), frames, resolved.adapters)
 
             def detecting(module: nn.Module) -> Tensor:
                 strong, weak = module(torch.empty(shape))
@@ -74,9 +118,7 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
         case Classify():
 
             def classifier() -> nn.Module:
-                built = build_classifier(resolved.model, phase.tokens, len(resolved.classes))
-                _freeze(built, resolved.model.freeze)
-                return built
+                return build_classifier(resolved.model, phase.tokens, len(resolved.classes), resolved.adapters)
 
             return classifier, lambda module: module(torch.empty(shape)).float().sum()
         case Eat():
@@ -106,11 +148,6 @@ def _student_and_step(resolved: Resolved, phase: ResolvedPhase, clips: int):  # 
                 return scores.float().sum() + generative.float().sum()
 
             return lambda: SsastStudent(resolved.model, phase.tokens, spec), predicting
-
-
-def _freeze(classifier: nn.Module, what: str) -> None:
-    if what == "body":
-        classifier.backbone.requires_grad_(False)
 
 
 def _frontend(frontend: ResolvedFrontend) -> int:

@@ -51,6 +51,7 @@ class Ensemble:
     weights: tuple[str, ...]
     file: Path | None
     missing: str
+    runs_root: Path
 
     @property
     def fingerprint(self) -> str:
@@ -77,12 +78,12 @@ def find_ensemble(spec: Spec, runs_root: Path, data_root: Path) -> Ensemble | No
         file = next((p for p in (Path(teacher.logits), data_root / teacher.logits) if p.is_file()), None)
         if file is None:
             LogitsFile.open(Path(teacher.logits))  # says what is there
-        return Ensemble((), (), (), file, teacher.missing)
+        return Ensemble((), (), (), file, teacher.missing, runs_root)
     folders = [folder for member in teacher.members for folder in _members(member.removeprefix("run:"), runs_root)]
     folders = list(dict.fromkeys(folders))
     names = [_name(folder, runs_root) for folder in folders]
     weights = [sha256(scored_weights(folder, name)) for folder, name in zip(folders, names, strict=True)]
-    return Ensemble(tuple(folders), tuple(names), tuple(weights), None, teacher.missing)
+    return Ensemble(tuple(folders), tuple(names), tuple(weights), None, teacher.missing, runs_root)
 
 
 def _name(folder: Path, runs_root: Path) -> str:
@@ -168,7 +169,8 @@ def _store(
     """Average the members' logits over the clips, and write them; goes on where it was stopped."""
     if device.from_main(path.is_file):
         return
-    members = [load_trained(folder, name) for folder, name in zip(ensemble.folders, ensemble.names, strict=True)]
+    named = zip(ensemble.folders, ensemble.names, strict=True)
+    members = [load_trained(folder, name, ensemble.runs_root) for folder, name in named]
     for member, name in zip(members, ensemble.names, strict=True):
         _require_fitting(member, name, resolved, selection)
         member.model.to(device.torch)

@@ -72,6 +72,7 @@ class Loop:
     scoring: Scoring | None
     record: dict[str, Any]  # what weights files say of themselves
     threads: int
+    taken: frozenset[str] = frozenset()  # tensors that stay as the parent has them, and are not saved
     taught: Taught | None = None  # an ensemble's logits, where there is one to learn from
     clock: Clock = field(default_factory=Clock)
     restored: dict[str, Any] | None = None  # optimiser and scaler state, when resumed inside a phase
@@ -353,6 +354,7 @@ class Loop:
                 "average": self.averager.state(),
                 "threads": torch.get_num_threads(),
                 "parents": self.record["parents"],
+                "on": self.record.get("on"),
             }
             self.reporter.sync()
             self.checkpoints.save(
@@ -362,7 +364,9 @@ class Loop:
         self.device.barrier()
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().contiguous() for name, value in self.objective.student.state_dict().items()}
+        """What is saved of the student."""
+        state = self.objective.student.state_dict().items()
+        return {name: value.detach().cpu().contiguous() for name, value in state if name not in self.taken}
 
     def _record(self) -> dict[str, Any]:
         """The weights' record at this moment."""

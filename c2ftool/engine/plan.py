@@ -6,17 +6,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-import torch
-
 from c2ftool.costs.savings import Point, savings
 from c2ftool.data.known import known_clips
+from c2ftool.engine.adapters import find_adapter
 from c2ftool.engine.baseline import Baseline, child_of, find_baseline, require_same_data
-from c2ftool.engine.cost import PhaseCost, memory, phase_costs
+from c2ftool.engine.cost import Parameters, PhaseCost, against_whole, count_parameters, memory, phase_costs
 from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.train import Options, prepare, run_name
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.models.weights import resolve_weights
-from c2ftool.objectives.build import build_objective
 from c2ftool.spec.amounts import Length
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import Loaded
@@ -41,12 +39,13 @@ class Plan:
         """Training FLOPs of one run."""
         return sum(cost.training for cost in self.costs)
 
-    def parameters(self) -> tuple[int, int]:
-        """(trained, all) parameters."""
-        with torch.device("meta"):
-            student = build_objective(self.resolved).student
-        sizes = [(p.numel(), p.requires_grad) for p in student.parameters()]
-        return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+    def parameters(self) -> Parameters:
+        """How many there are, and learn."""
+        return count_parameters(self.resolved)
+
+    def against_whole(self) -> tuple[float, float] | None:
+        """(FLOPs, memory) of the dearest phase's step, over those of training the whole network; None where it is."""
+        return against_whole(self.resolved)
 
     def memory(self) -> list[int]:
         """Bytes of each phase's step."""
@@ -75,6 +74,9 @@ def plan(loaded: Loaded, options: Options) -> Plan:
     reference = resolved.model.weights
     if reference is not None and selection is not None and reference.startswith(("file:", "run:")):
         resolve_weights(reference, options.runs_root)  # nothing is fetched for a plan
+    for item in resolved.adapters:
+        if item.weights is not None:
+            find_adapter(item, options.runs_root)
     return Plan(resolved, selection, phase_costs(resolved), runs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from c2ftool.data.store import PreparedSet
+from c2ftool.engine.attention_report import attention_pictures
 from c2ftool.engine.device import open_device
 from c2ftool.engine.evaluation import truth_of
 from c2ftool.engine.metrics_log import read_metrics
@@ -22,7 +23,7 @@ from c2ftool.engine.savings import saved
 from c2ftool.engine.score_files import averaged
 from c2ftool.engine.scoring import Scoring, detection_settings
 from c2ftool.engine.selection import facts, select
-from c2ftool.engine.trained import load_trained, outcome_of
+from c2ftool.engine.trained import load_trained, outcome_of, require_partial
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.files import lock
 from c2ftool.metrics.definitions import METRICS, check_metrics
@@ -33,6 +34,8 @@ from c2ftool.spec.overrides import apply
 from c2ftool.spec.read import Fault, fail, plain, read_text
 from c2ftool.spec.resolve import read_resolved
 from c2ftool.spec.resolved import Resolved
+
+_PARENT = "model.weights="  # where the body of adapters lies now
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def _ensemble(scored: list[Rescored], settings: _Settings) -> Rescored:
 
 def _of_scoring(overrides: list[str]) -> list[str]:
     """The arguments that say what is scored, and how."""
-    return [text for text in overrides if not is_compression(text) and not text.startswith("savings.")]
+    return [text for text in overrides if not is_compression(text) and not text.startswith(("savings.", _PARENT))]
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,10 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     arguments = [text for text in settings.overrides if text.startswith("savings.")]
     trained = _overridden(read_resolved(folder / "resolved.yaml"), arguments)
     resolved = _overridden(trained, _of_scoring(settings.overrides))
-    loaded = load_trained(folder, settings.name(folder), settings.weights)
+    parent = next((text.partition("=")[2] for text in settings.overrides if text.startswith(_PARENT)), None)
+    if parent is not None:
+        require_partial(folder, settings.name(folder), settings.weights)
+    loaded = load_trained(folder, settings.name(folder), settings.runs_root, settings.weights, parent)
     which, phase, classifier = loaded.which, loaded.phase, loaded.model
     selection = select(resolved.data, settings.data_root)
     known = facts(selection, resolved.data)
@@ -241,7 +247,7 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
     results, scored = scoring.results(classifier, phase, selection.test, metrics, frontend)
     compared = saved(folder, trained, settings.runs_root)
     # what was scored otherwise than the run's own end does not replace its report
-    otherwise = [text for text in settings.overrides if not text.startswith("savings.")]
+    otherwise = [text for text in settings.overrides if not text.startswith(("savings.", _PARENT))]
     if which != outcome["weights"]:
         otherwise.append(f"weights={which}")
     into = folder / f"report-{_slug(otherwise)}" if otherwise else folder / "report"
@@ -257,6 +263,7 @@ def _run(folder: Path, settings: _Settings) -> Rescored:
             outcome["device"],
             compared,
             into,
+            pictures=attention_pictures(classifier, resolved, phase, selection) if frontend is phase.frontend else {},
         )
     return Rescored(
         scores=results.values(),
@@ -283,8 +290,8 @@ def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
     for text in overrides:
         if not text.startswith(("data.", "savings.", "postprocess.", "empty=")):
             raise UsageError(
-                f"{text!r}: only data.*, postprocess.*, empty, savings.* and compression can differ when a run is "
-                "scored",
+                f"{text!r}: only data.*, postprocess.*, empty, savings.*, compression and model.weights (where the "
+                "body of adapters lies now) can differ when a run is scored",
                 cure='For example: data.test=[valid], or compression="{method: fshift, factor: 2}"',
             )
     faults: list[Fault] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from c2ftool.engine.clock import Clock
-from c2ftool.engine.cost import PhaseCost
-from c2ftool.engine.detection_report import detection_pictures, save_detection
+from c2ftool.engine.cost import PhaseCost, against_whole, count_parameters, memory
+from c2ftool.engine.detection_report import Pictures, detection_pictures, save_detection
 from c2ftool.engine.evaluation import FramesScored, Scored
 from c2ftool.engine.metrics_log import curves
 from c2ftool.engine.run_folder import RunFolder
@@ -25,6 +26,7 @@ from c2ftool.metrics.outcome import Results
 from c2ftool.metrics.report import write_report
 from c2ftool.metrics.spread import Spread
 from c2ftool.models.weights import load_into, read_weights
+from c2ftool.spec.adapters import words
 from c2ftool.spec.resolved import Resolved, ResolvedPhase
 
 
@@ -77,11 +79,17 @@ class Outcome:
 
 
 def final_score(
-    student: nn.Module, run: Path, resolved: Resolved, selection: Selection, scoring: Scoring
+    student: nn.Module,
+    run: Path,
+    resolved: Resolved,
+    selection: Selection,
+    scoring: Scoring,
+    taken: Collection[str] = (),
 ) -> tuple[str, str, Results | None, Scored | FramesScored | None]:
     """(which weights, their phase, results, scores) on the test clips.
 
     The averaged weights where the last phase has an average, else the best where a metric chose them, else the last.
+    taken: tensors that stay the parent's, which files of the run leave out.
     """
     if not resolved.supervised or not len(selection.test):
         return "last", resolved.phases[-1].name, None, None
@@ -94,8 +102,8 @@ def final_score(
     if which != "last":
         state, record = read_weights(_weights_file(run, which))
         phase = phase_called(resolved, record["phase"])  # the best may lie in a coarser phase
-        student.backbone.set_tokens(phase.tokens)  # type: ignore[union-attr, operator]
-        load_into(student, state, where=str(_weights_file(run, which)))
+        student.backbone.lay_tokens(phase.tokens)  # type: ignore[union-attr, operator]
+        load_into(student, state, where=str(_weights_file(run, which)), allow_missing=tuple(taken))
     if resolved.by_frame:
         student.head.frames = phase.label_frames  # type: ignore[union-attr]
     results, scored = scoring.results(student, phase, selection.test)
@@ -145,8 +153,9 @@ def report(
     device: str,
     saved: Saved | None = None,
     into: Path | None = None,
+    pictures: Pictures | None = None,
 ) -> list[Path]:
-    """Write the report folder, or `into` another; returns its files."""
+    """Write the report folder, or `into` another; returns its files. pictures: beside those of what was scored."""
     into = into or folder.report
     shown = {n: c for n, c in curves(entries).items() if n.startswith(("loss", "valid/")) or n.endswith("deviation")}
     costs = [
@@ -166,21 +175,45 @@ def report(
         "task": resolved.task,
         "backbone": resolved.model.backbone,
         "starting weights": resolved.model.weights or "random",
+        **trained_parameters(resolved),
         "data": f"{resolved.data.dataset}, {len(selection.train)} training clips, {len(resolved.classes)} classes",
         "seed": resolved.seed,
         "device": device,
     }
     picture = None if saved is None else saved.figure()
     rows = [] if saved is None else saved.rows()
-    pictures = detection_pictures(results, scored, resolved, selection, detection_settings(resolved))
+    drawn = detection_pictures(results, scored, resolved, selection, detection_settings(resolved))
     files = write_report(
-        into, folder.path.name, results, shown, costs, extras, cost=picture, savings=rows, pictures=pictures
+        into,
+        folder.path.name,
+        results,
+        shown,
+        costs,
+        extras,
+        cost=picture,
+        savings=rows,
+        pictures=drawn | (pictures or {}),
     )
     if isinstance(scored, Scored):
         files.append(_save_scores(into / "scores.npz", scored, selection))
     elif scored is not None:
         files += save_detection(into, scored, detection_settings(resolved))
     return files
+
+
+def trained_parameters(resolved: Resolved) -> dict[str, str]:
+    """What a report says of a frozen body; nothing of one that learns as a whole."""
+    if resolved.model.freeze != "body":
+        return {}
+    row = {"trained parameters": count_parameters(resolved).words()}
+    if (against := against_whole(resolved)) is not None:
+        held = max(memory(resolved, phase).total for phase in resolved.phases)
+        row["a step"] = (
+            f"{against[0]:.2f} of the FLOPs and {against[1]:.2f} of the memory (estimated: {held / 1e9:.2g} GB) of one "
+            "that trains the whole network"
+        )
+    named = [f"{item.name}: {words(item)}" for item in resolved.adapters]
+    return ({"adapters": "; ".join(named)} if named else {}) | row
 
 
 def _save_scores(path: Path, scored: Scored, selection: Selection) -> Path:

@@ -28,5 +28,8 @@ def learning_rate(schedule: ResolvedSchedule, peak: float, step: int) -> float:
         case "step":
             falls = 0 if step < schedule.start else 1 + (step - schedule.start) // schedule.every
             return peak * schedule.factor**falls
+        case "milestones":
+            passed = sum(step >= moment for moment in schedule.milestones)
+            return peak * schedule.factors[passed - 1] if passed else peak
         case other:
             raise ValueError(f"unknown schedule {other!r}")

@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from c2ftool.adapters.files import recorded_items, require_form
+from c2ftool.adapters.insert import item_of
+from c2ftool.adapters.lora import merged_state, scales
 from c2ftool.engine.boundary import start_rules
 from c2ftool.errors import DataError, UsageError
 from c2ftool.models.backbone import Backbone
@@ -28,10 +32,11 @@ from c2ftool.spec.resolved import Resolved, ResolvedPhase, Tokens
 
 @dataclass(frozen=True)
 class Parent:
-    """The weights a run started from."""
+    """The weights a run started from. taken: the student's tensors that stay as they are there."""
 
     reference: str
     sha256: str
+    taken: frozenset[str]
 
 
 def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Callable[[str], None]) -> Parent | None:
@@ -48,14 +53,23 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
     path = resolve_weights(reference, runs_root)
     assert isinstance(student.backbone, Backbone)
     size = student.backbone.size
-    start = starting_weights(path, size.family)
+    found = starting_weights(path, size.family, runs_root)
+    start = _plain(found, resolved, reference, say)
     where = str(path) if reference.startswith("file:") else f"{reference} ({path})"
     _require_finite(start, where)
     _require_family(start, size, where)
     backbone, changes = _fitted(student.backbone, start, resolved, where)
     # images give fPaSST no stem; it keeps its first values
     fresh = ("stem.",) if (start.family, size.family) == ("deit", "fpasst") else ()
-    loaded = load_into(student.backbone, backbone, where=where, allow_missing=_created(changes) + fresh)
+    adapters = tuple(name for name in student.backbone.state_dict() if item_of(name))  # they keep their first values
+    allowed = _created(changes) + fresh + adapters
+    if (frozen := resolved.model.freeze == "body") and (lost := _created(changes) + fresh):
+        raise DataError(
+            f"the weights have no {', '.join(lost)}, which would stay random in a frozen body",
+            place=where,
+            cure="Train the body (model.freeze: none), or start from weights that have them.",
+        )
+    loaded = load_into(student.backbone, backbone, where=where, allow_missing=allowed)
     if created := _created(changes):
         initialise(student, resolved.seed, only={f"backbone.{name}" for name in created})
     notes = [f"backbone of {reference}", *(["stem random"] if fresh else [])]
@@ -87,7 +101,44 @@ def load_start(student: nn.Module, resolved: Resolved, runs_root: Path, say: Cal
     for change in changes:
         say(f"  {change.name}: {change.what}")
     _compare_frontends(_frontend_of(reference, start), resolved, say)
-    return Parent(reference, start.sha256)
+    return Parent(reference, start.sha256, _taken(student.backbone, found) if frozen else frozenset())
+
+
+def _taken(backbone: Backbone, found: Start) -> frozenset[str]:
+    """The student's tensors that do not learn, depend on no token grid, and are those of the file to the bit.
+
+    The last is looked at, not concluded: an update may have been merged into a layer.
+    """
+    learned = {name for name, p in backbone.named_parameters() if p.requires_grad}
+    names = found.backbone.keys() - learned - backbone.sized.keys()
+    own = {name: value for name, value in backbone.state_dict().items() if name in names}
+    return frozenset(f"backbone.{n}" for n, v in own.items() if torch.equal(v.cpu(), found.backbone[n].to(v.dtype)))
+
+
+def _plain(start: Start, resolved: Resolved, where: str, say: Callable[[str], None]) -> Start:
+    """The weights without adapters that the run has not: low-rank updates are merged into them.
+
+    Raises DataError for adapters that cannot be merged, and for those of the run's names but of another form.
+    """
+    theirs = recorded_items((start.record or {}).get("adapters", []))
+    ours = {item.name: item for item in resolved.adapters}
+    for name, item in theirs.items():
+        if name in ours:
+            require_form(item, ours[name], resolved.model.backbone, where)
+            say(f"weights: adapter {name} of {where} goes on")
+    items = {str(item_of(name)) for name in start.backbone if item_of(name)} - ours.keys()
+    if not items:
+        return start
+    try:
+        merged = merged_state(start.backbone, scales((start.record or {}).get("adapters", [])), items)
+    except ValueError as fault:
+        raise DataError(
+            f"the weights have adapters that this spec has not: {fault}",
+            place=where,
+            cure="Give the same `adapters`, or start from the weights that they stand on.",
+        ) from None
+    say(f"weights: the updates {', '.join(sorted(items))} of {where} are merged into them")
+    return replace(start, backbone=merged)
 
 
 def _require_finite(start: Start, where: str) -> None:

@@ -13,7 +13,10 @@ import torch
 from torch import nn
 
 from c2ftool import __version__
+from c2ftool.adapters.insert import item_of
 from c2ftool.data.taught import Taught
+from c2ftool.engine.adapters import load_adapters
+from c2ftool.engine.attention_report import attention_pictures
 from c2ftool.engine.baseline import Baseline, best_of_run, child_of, find_baseline, require_same_data
 from c2ftool.engine.checkpoint import Checkpoints
 from c2ftool.engine.clock import Clock
@@ -32,7 +35,7 @@ from c2ftool.engine.selection import Selection, facts, select
 from c2ftool.engine.start import load_start, require_reference
 from c2ftool.engine.tracking import Tracker
 from c2ftool.errors import DataError, InterruptedByHand, MissingError, Preempted, UsageError
-from c2ftool.models.weights import load_into, resolve_weights
+from c2ftool.models.weights import load_into, resolve_weights, whole
 from c2ftool.objectives.base import Objective
 from c2ftool.objectives.build import build_objective
 from c2ftool.spec.backbones import BACKBONES
@@ -188,9 +191,10 @@ class _Run:
         found = checkpoints.newest(self._say) if self.options.resume else None
         clock = Clock() if found is None else Clock.restore(found[1]["clock"])
         objective = build_objective(resolved, clock.phase)
-        record = self._record(objective, found)
+        record, taken = self._record(objective, found)
         if found is not None:
             weights, state, _ = found
+            weights = whole(weights, state, resolved.model.backbone, self.options.runs_root, where=str(self.path))
             load_into(objective.student, weights, where=str(self.path))
             if state["threads"] != torch.get_num_threads() and not device.cuda:
                 self._say(
@@ -213,6 +217,7 @@ class _Run:
             reporter=reporter,
             scoring=scoring if scores else None,
             record=record,
+            taken=taken,
             threads=threads,
             taught=taught,
             clock=clock,
@@ -248,21 +253,31 @@ class _Run:
         if self.progress is not None:
             self.progress.say(text)
 
-    def _record(self, objective: Objective, found: Any) -> dict[str, Any]:
-        """What weights files say of themselves; loads the starting weights of a new run."""
+    def _record(self, objective: Objective, found: Any) -> tuple[dict[str, Any], frozenset[str]]:
+        """(what weights files say of themselves, tensors that they leave out); loads a new run's starting weights."""
         if found is not None:
-            parents = found[1].get("parents", [])
+            weights, state, _ = found
+            parents, on = state.get("parents", []), state.get("on")
+            taken = frozenset(name for name in objective.student.state_dict() if on and name not in weights)
         else:
             parent = load_start(objective.student, self.resolved, self.options.runs_root, self._say)
             parents = [] if parent is None else [{"weights": parent.reference, "sha256": parent.sha256}]
-        return {
+            taken = frozenset() if parent is None else parent.taken
+            on = parents[0] if taken else None
+            if self.resolved.adapters:
+                parents += load_adapters(objective.student, self.resolved, self.options.runs_root, parent, self._say)
+        own: dict[str, Any] = {"on": on} if on else {}
+        if self.resolved.adapters:
+            own["alone"] = bool(on) and _adapters_alone(objective, taken)
+            own["adapters"] = [item.model_dump(mode="json") for item in self.resolved.adapters]
+        return own | {
             "c2f": __version__,
             "backbone": self.resolved.model.backbone,
             "task": self.resolved.task,
             "classes": self.resolved.classes if self.resolved.supervised else [],
             "parents": parents,
             "spec_hash": resolved_hash(self.resolved),
-        }
+        }, taken
 
     def _outlets(self, resumed_at: int | None) -> tuple[Outlets | None, Tracker | None]:
         """Where the first rank reports to; nothing on the others."""
@@ -294,7 +309,9 @@ class _Run:
         self, student: nn.Module, loop: Loop, scoring: Scoring, reporter: Reporter, tracker: Tracker | None
     ) -> Outcome | None:
         """Score the test clips with the chosen weights, write the report, say how it went."""
-        which, phase, results, scored = final_score(student, self.path, self.resolved, self.selection, scoring)
+        which, phase, results, scored = final_score(
+            student, self.path, self.resolved, self.selection, scoring, loop.taken
+        )
         if results is not None:
             reporter.tested(loop.clock, phase, results.values())
         if self.folder is None:
@@ -304,8 +321,18 @@ class _Run:
         compared = saved(self.path, self.resolved, self.options.runs_root)
         if compared is not None:
             reporter.saved(loop.clock, compared.values())
+        scored_in = next((p for p in self.resolved.phases if p.name == phase), self.resolved.phases[-1])
         files = report(
-            self.folder, self.resolved, entries, phases, results, scored, self.selection, self.device.name(), compared
+            self.folder,
+            self.resolved,
+            entries,
+            phases,
+            results,
+            scored,
+            self.selection,
+            self.device.name(),
+            compared,
+            pictures=attention_pictures(student, self.resolved, scored_in, self.selection),
         )
         if tracker is not None:
             tracker.artifacts(files)
@@ -324,6 +351,15 @@ class _Run:
         )
         self.folder.update(state="finished", outcome=outcome.summary())
         return outcome
+
+
+def _adapters_alone(objective: Objective, taken: frozenset[str]) -> bool:
+    """Whether the body beside the adapters is the parent's, but for what is fitted to the token grid."""
+    backbone = objective.backbone
+    names = {name for name in backbone.state_dict() if item_of(name) is None and name not in backbone.sized}
+    return not any(p.requires_grad for n, p in backbone.named_parameters() if item_of(n) is None) and taken >= {
+        f"backbone.{name}" for name in names
+    }
 
 
 def loader_threads(resolved: Resolved, device: Device) -> int:

@@ -13,7 +13,7 @@ from c2ftool.engine.result import phase_called
 from c2ftool.engine.run_folder import RECORD
 from c2ftool.errors import MissingError, UsageError
 from c2ftool.models.build import build_classifier, build_detector
-from c2ftool.models.weights import load_into, read_weights, weights_of_run
+from c2ftool.models.weights import load_into, read_weights, weights_of_run, whole
 from c2ftool.spec.resolve import read_resolved
 from c2ftool.spec.resolved import Resolved, ResolvedPhase
 
@@ -48,8 +48,12 @@ def scored_weights(folder: Path, name: str) -> Path:
     return weights_of_run(folder, outcome_of(folder, name)["weights"])
 
 
-def load_trained(folder: Path, name: str, which: str | None = None) -> Trained:
+def load_trained(
+    folder: Path, name: str, runs_root: Path, which: str | None = None, parent: str | None = None
+) -> Trained:
     """The model of a supervised run, on the CPU. which: other weights than the run was scored with.
+
+    parent: where the body lies now that a run of adapters stands on, if not where it lay.
 
     Raises MissingError or DataError; UsageError for a run of pre-training.
     """
@@ -61,12 +65,24 @@ def load_trained(folder: Path, name: str, which: str | None = None) -> Trained:
     state, record = read_weights(weights_of_run(folder, which))
     phase = phase_called(resolved, record["phase"])
     model = build_scoring_model(resolved, phase)
+    state = whole(state, record, resolved.model.backbone, runs_root, where=str(folder), instead=parent)
     load_into(model, state, where=str(folder))
     return Trained(folder, resolved, phase, model, which, outcome)
+
+
+def require_partial(folder: Path, name: str, which: str | None = None) -> None:
+    """Raises UsageError for a run whose weights are whole: they stand on nothing that could lie elsewhere."""
+    _, record = read_weights(weights_of_run(folder, which or outcome_of(folder, name)["weights"]))
+    if record.get("on") is None:
+        raise UsageError(
+            f"model.weights says where the body of adapters lies now, and the weights of run {name} are whole",
+            cure="Leave it out; other weights of the run: --weights.",
+        )
 
 
 def build_scoring_model(resolved: Resolved, phase: ResolvedPhase) -> nn.Module:
     """The classifier, or the detector, of a run in one of its phases."""
     if resolved.by_frame:
-        return build_detector(resolved.model, phase.tokens, len(resolved.classes), phase.label_frames)
-    return build_classifier(resolved.model, phase.tokens, len(resolved.classes))
+        classes = len(resolved.classes)
+        return build_detector(resolved.model, phase.tokens, classes, phase.label_frames, resolved.adapters)
+    return build_classifier(resolved.model, phase.tokens, len(resolved.classes), resolved.adapters)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from c2ftool.adapters.beside import Lay
+from c2ftool.adapters.insert import Adapter, insert, lay_out
 from c2ftool.draws import Draw
 from c2ftool.models.layout import Change, Rules, Shape, Sized, fit
 from c2ftool.models.vit import Block, NormOrder, drop_path
@@ -80,7 +82,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def set_tokens(self, tokens: Tokens) -> list[Change]:
-        """Take another token grid and patch; tensors of another shape are left unset. What is computed anew."""
+        """Take another token grid and patch; tensors of another shape are left unset. What is computed anew.
+
+        Called by `lay_tokens`, from outside.
+        """
 
     @classmethod
     @abstractmethod
@@ -107,9 +112,29 @@ class Backbone(nn.Module, ABC):
             return []
         before = {name: value.detach() for name, value in self.state_dict().items() if name in self.sized}
         fitted, changes = fit(before, self.sized, self.shape(self.tokens), self.shape(tokens), rules)
-        changes += self.set_tokens(tokens)
+        changes += self.lay_tokens(tokens)
         self.load_state_dict(fitted, strict=False)
         return changes
+
+    def lay_tokens(self, tokens: Tokens) -> list[Change]:
+        """`set_tokens`, and tell the adapters how tokens lie now."""
+        changes = self.set_tokens(tokens)
+        lay_out(self.blocks_of(), self.lays())
+        return changes
+
+    def blocks_of(self) -> list[nn.Module]:
+        """The blocks, in order."""
+        return list(getattr(self, "blocks", []))
+
+    def lays(self) -> list[Lay]:
+        """How the tokens of each block lie."""
+        return [Lay(self.prefix, self.tokens.frequency, self.mel_major)] * self.depth
+
+    def adapt(self, adapters: Sequence[Adapter]) -> None:
+        """Put adapters into the blocks. Raises ValueError for a network without blocks."""
+        if adapters and not self.size.block_widths:
+            raise ValueError(f"{self.size.name} has no transformer blocks for adapters")
+        insert(self.blocks_of(), self.lays(), adapters)
 
     def embedding(self, tokens: Tensor, draw: Draw | None = None) -> Tensor:
         """(B, E): the published clip embedding of (B, P + N, D) tokens: the mean of those in front, or of the rest."""

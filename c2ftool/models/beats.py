@@ -19,7 +19,7 @@ from c2ftool.draws import Draw
 from c2ftool.models.backbone import Backbone, PatchEmbed
 from c2ftool.models.layout import Change, Kernel, Sized
 from c2ftool.models.relative import GatedAttention, RelativeBias, XavierLinear, full_precision, wide
-from c2ftool.models.vit import Mlp
+from c2ftool.models.vit import Mlp, beside
 from c2ftool.spec.backbones import Backbone as Size
 from c2ftool.spec.backbones import Relative
 from c2ftool.spec.resolved import Tokens
@@ -68,7 +68,7 @@ class DeepNormMlp(Mlp):
 
 
 class DeepNormBlock(nn.Module):
-    """A post-norm transformer block with gated relative attention."""
+    """A post-norm transformer block with gated relative attention. beside_*: places for adapters."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -77,12 +77,14 @@ class DeepNormBlock(nn.Module):
         self.norm1 = nn.LayerNorm(size.width, EPS)
         self.mlp = DeepNormMlp(size.width, size.mlp_ratio * size.width, gain)
         self.norm2 = nn.LayerNorm(size.width, EPS)
+        self.beside_attention: nn.Module | None = None
+        self.beside_mlp: nn.Module | None = None
 
     def forward(self, x: Tensor, bias: Tensor, factors: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D). bias: of `RelativeBias`. factors: (2, B, 1, 1) of the branches, from `drop_path`."""
-        branch = self.attn(x, bias)
+        branch = beside(self.beside_attention, self.attn(x, bias), x, x)
         x = self.norm1(torch.add(branch if factors is None else branch * factors[0], x, alpha=self.alpha))
-        branch = self.mlp(x)
+        branch = beside(self.beside_mlp, self.mlp(x), x, x)
         return self.norm2(torch.add(branch if factors is None else branch * factors[1], x, alpha=self.alpha))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from c2ftool.adapters.freeze import freeze
+from c2ftool.adapters.insert import Adapter
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.eat import Eat
 from c2ftool.models.frames import FrameDetector, FrameHead, sequence_width
@@ -12,10 +16,16 @@ from c2ftool.spec.model import Model
 from c2ftool.spec.resolved import Tokens
 
 
-def build_backbone(model: Model, tokens: Tokens) -> Backbone:
-    """The backbone that the section names, for a phase's tokens; `initialise` sets its first weights."""
+def build_backbone(model: Model, tokens: Tokens, adapters: Sequence[Adapter] = ()) -> Backbone:
+    """The backbone that the section names, for a phase's tokens, with adapters, frozen where the section says so.
+
+    `initialise` sets its first weights. Raises ValueError for adapters on a network without blocks.
+    """
     size = BACKBONES[model.backbone]
-    return family(size.family)(size, tokens, model.drop_path)
+    backbone = family(size.family)(size, tokens, model.drop_path)
+    backbone.adapt(adapters)
+    freeze(backbone, model)
+    return backbone
 
 
 def family(name: str) -> type[Backbone]:
@@ -66,7 +76,9 @@ def build_eat(model: Model, tokens: Tokens) -> Eat:
     return built
 
 
-def build_detector(model: Model, tokens: Tokens, classes: int, frames: int) -> FrameDetector:
+def build_detector(
+    model: Model, tokens: Tokens, classes: int, frames: int, adapters: Sequence[Adapter] = ()
+) -> FrameDetector:
     """The backbone with the section's frame head. Raises ValueError where the section has no such head.
 
     frames: label frames that an input covers.
@@ -74,15 +86,15 @@ def build_detector(model: Model, tokens: Tokens, classes: int, frames: int) -> F
     spec = model.head
     if not isinstance(spec, FrameHeadSpec):
         raise ValueError("a detector needs model.head of kind frame")
-    backbone = build_backbone(model, tokens)
+    backbone = build_backbone(model, tokens, adapters)
     width = sequence_width(backbone, spec.sequence)
     recurrent = None if spec.recurrent is None else (spec.recurrent.layers, spec.recurrent.width)
     head = FrameHead(width, classes, frames, recurrent=recurrent, weak=spec.weak)
     return FrameDetector(backbone, head, spec.sequence)
 
 
-def build_classifier(model: Model, tokens: Tokens, classes: int) -> ClipClassifier:
+def build_classifier(model: Model, tokens: Tokens, classes: int, adapters: Sequence[Adapter] = ()) -> ClipClassifier:
     """The backbone with the section's head. Raises ValueError where the section has no head."""
     if model.head is None:
         raise ValueError("a classifier needs model.head")
-    return ClipClassifier(build_backbone(model, tokens), model.head, classes)
+    return ClipClassifier(build_backbone(model, tokens, adapters), model.head, classes)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from c2ftool.adapters.beside import Lay
 from c2ftool.compression.grid import image_frames
 from c2ftool.draws import Draw
 from c2ftool.models.backbone import Backbone, unset
@@ -113,6 +114,11 @@ class HtsAt(Backbone):
         """(height, width) of a stage's image of tokens."""
         height, width, _ = image_of(self.tokens.grid)
         return height >> stage, width >> stage
+
+    def lays(self) -> list[Lay]:
+        """How the tokens of each block lie: in the order of the folded image, each stage's of half the sides."""
+        height, _, chunks = image_of(self.tokens.grid)
+        return [Lay(0, (height // chunks) >> stage, mel_major=True, chunks=chunks) for stage in self.stages]
 
     def grid(self, frames: int) -> tuple[int, int]:
         """(T, F) of the last stage's tokens, of an input of so many frames."""

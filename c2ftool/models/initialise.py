@@ -1,8 +1,8 @@
 """First weights: a function of the seed and of each tensor's own name, so adding a part leaves the others as they were.
 
-A backbone's are by its family's rule (`first_value`). EAT's decoder keeps torch's default, uniform with bound
-1 / sqrt(fan in). Heads: linear layers truncated normal 0.02 with zero bias, recurrent ones uniform with bound
-1 / sqrt(hidden units) as torch has them, biases too.
+A backbone's are by its family's rule (`first_value`), adapters' by their own. EAT's decoder keeps torch's default,
+uniform with bound 1 / sqrt(fan in). Heads: linear layers truncated normal 0.02 with zero bias, recurrent ones uniform
+with bound 1 / sqrt(hidden units) as torch has them, biases too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from c2ftool.adapters.beside import BesideBranch
+from c2ftool.adapters.lora import LowRank
 from c2ftool.draws import counted_key
 from c2ftool.models.backbone import Backbone
 from c2ftool.models.decoder import ConvDecoder
@@ -33,7 +35,9 @@ def initialise(module: nn.Module, seed: int, only: Collection[str] | None = None
             value = torch.empty(parameter.shape)
             prefix = next((prefix for prefix in parts if name.startswith(prefix)), None)
             part = None if prefix is None else parts[prefix]
-            if isinstance(part, Backbone):
+            if isinstance(owner, BesideBranch | LowRank):
+                owner.first_value(short, value, generator)
+            elif isinstance(part, Backbone):
                 part.first_value(owner, short, name.removeprefix(prefix or ""), value, generator)
             elif isinstance(part, ConvDecoder) and not isinstance(owner, nn.LayerNorm):
                 bound = 1 / math.sqrt(owner.weight[0].numel())

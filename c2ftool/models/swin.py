@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2ftool.models.backbone import unset
-from c2ftool.models.vit import Mlp
+from c2ftool.models.vit import Mlp, beside
 
 EPS = 1e-5  # of every LayerNorm
 _APART = -100.0  # added to the scores of tokens that are no neighbours, as published
@@ -63,6 +63,8 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, EPS)
         self.mlp = Mlp(width, hidden)
+        self.beside_attention: nn.Module | None = None
+        self.beside_mlp: nn.Module | None = None
         self.register_buffer("mask", None, persistent=False)
 
     def set_image(self, image: Image, largest: int) -> None:
@@ -78,9 +80,13 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D). factors: (2, B, 1, 1) for the two branches, from `vit.drop_path`."""
-        attended = self._attend(self.norm1(x).unflatten(1, self.image)).flatten(1, 2)
+        given = self.norm1(x)
+        # adapters see the whole image, where attention sees its windows
+        attended = self._attend(given.unflatten(1, self.image)).flatten(1, 2)
+        attended = beside(self.beside_attention, attended, given, x)
         x = x + (attended if factors is None else attended * factors[0])
-        branch = self.mlp(self.norm2(x))
+        given = self.norm2(x)
+        branch = beside(self.beside_mlp, self.mlp(given), given, x)
         return x + (branch if factors is None else branch * factors[1])
 
     def _attend(self, x: Tensor) -> Tensor:

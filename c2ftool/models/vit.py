@@ -30,6 +30,14 @@ def drop_path(rates: Sequence[float], draw: Draw) -> list[Tensor | None]:
     return [factors[block] if rates[block] else None for block in range(len(rates))]
 
 
+def beside(adapters: nn.Module | None, branch: Tensor, given: Tensor, residual: Tensor) -> Tensor:
+    """A branch's output with that of what stands beside it. given: what the branch was given."""
+    if adapters is None:
+        return branch
+    out: Tensor = adapters(given, residual)
+    return branch + out
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values."""
 
@@ -64,7 +72,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block of either order."""
+    """A transformer block of either order. beside_attention, beside_mlp: places for adapters."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, norm_order: NormOrder, eps: float = 1e-6, qkv_bias: bool = True
@@ -75,16 +83,20 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, qkv_bias)
         self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = Mlp(width, hidden)
+        self.beside_attention: nn.Module | None = None
+        self.beside_mlp: nn.Module | None = None
 
     def forward(self, x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(output, MLP output) of (B, N, D); the MLP output is taken before the residual.
 
         factors: (2, B, 1, 1) for the attention and the MLP branch, from `drop_path`.
         """
-        attended = self.attn(self.norm1(x) if self.norm_order == "pre" else x)
+        given = self.norm1(x) if self.norm_order == "pre" else x
+        attended = beside(self.beside_attention, self.attn(given), given, x)
         x = x + (attended if factors is None else attended * factors[0])
         if self.norm_order == "post":
             x = self.norm1(x)
-        branch = self.mlp(self.norm2(x) if self.norm_order == "pre" else x)
+        given = self.norm2(x) if self.norm_order == "pre" else x
+        branch = beside(self.beside_mlp, self.mlp(given), given, x)
         x = x + (branch if factors is None else branch * factors[1])
         return (self.norm2(x) if self.norm_order == "post" else x), branch

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from c2ftool.adapters.insert import item_of
 from c2ftool.errors import DataError, MissingError, UsageError
 from c2ftool.files import sha256, write_atomically
 from c2ftool.models.public import deit, fpasst
@@ -140,15 +141,51 @@ def load_into(
     return LoadReport(list(loaded), missing, [name for name in state if name not in own], mismatched)
 
 
-def starting_weights(path: Path, family: str | None = None) -> Start:
+def whole(
+    state: State, record: Mapping[str, Any], backbone: str, runs_root: Path, *, where: str, instead: str | None = None
+) -> State:
+    """The tensors of a file that holds only what was trained (`on` in its record), with those of its parent.
+
+    backbone: the name of the model's. instead: a reference to where the parent lies now. Raises MissingError where it
+    is not there, DataError where it is not what was trained on. A file that is whole is given back as it is.
+    """
+    on = record.get("on")
+    if on is None:
+        return state
+    reference = instead or on["weights"]
+    try:
+        path = resolve_weights(reference, runs_root)
+    except MissingError as error:
+        raise MissingError(
+            f"only what was trained is saved, on {on['weights']}, which is not there ({error.message})",
+            place=where,
+            cure="Bring it back to where it was. To score the run alone, say where it lies now: c2f evaluate RUN "
+            "model.weights=file:PATH",
+        ) from None
+    parent = starting_weights(path, BACKBONES[backbone].family, runs_root)
+    if parent.sha256 != on["sha256"]:
+        raise DataError(
+            f"it was trained on other weights: {reference} is sha256 {parent.sha256[:12]} now, was {on['sha256'][:12]}",
+            place=where,
+            cure="Bring the parent back as it was: adapters fit no other body.",
+        )
+    # a parent's own adapters are no part of it: those that go on were trained, and are in the file
+    body = {f"backbone.{name}": value for name, value in parent.backbone.items() if item_of(name) is None}
+    return body | state
+
+
+def starting_weights(path: Path, family: str | None = None, runs_root: Path | None = None) -> Start:
     """The weights of a file of ours or of a published one, told apart by what is in it; published ones in float32.
 
     family: of the backbone that is to start from them, where more than one can: a DeiT is read as AST's, or fPaSST's.
+    runs_root: where the parents of files lie that hold only what was trained; without it those are not completed.
     Raises MissingError if there is no such file, DataError if it is damaged, incomplete or of an unknown kind.
     """
     record = _record(path)
     tensors = read_tensors(path).tensors
     if record is not None:
+        if runs_root is not None and record.get("on") is not None:
+            tensors = whole(tensors, record, record["backbone"], runs_root, where=str(path))
         return _own(tensors, record, path)
     found, adapted = _published(tensors, path, family)
     if adapted.report.missing:

@@ -26,13 +26,11 @@ def build_objective(resolved: Resolved, phase: int = 0) -> Objective:
         case Ssast() as spec:
             objective = SsastObjective(SsastStudent(resolved.model, tokens, spec), spec)
         case Classify() as spec:
-            classifier = build_classifier(resolved.model, tokens, len(resolved.classes))
+            classifier = build_classifier(resolved.model, tokens, len(resolved.classes), resolved.adapters)
             objective = ClassifyObjective(classifier, spec)
         case Detect() as spec:
             frames = resolved.phases[phase].label_frames
-            detector = build_detector(resolved.model, tokens, len(resolved.classes), frames)
+            detector = build_detector(resolved.model, tokens, len(resolved.classes), frames, resolved.adapters)
             objective = DetectObjective(detector, spec, weak=bool(resolved.data.weak))
-    if resolved.model.freeze == "body":
-        objective.backbone.requires_grad_(False)
     initialise(objective.student, resolved.seed)
     return objective

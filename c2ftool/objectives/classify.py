@@ -6,8 +6,9 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from c2ftool.adapters.freeze import keep_frozen
 from c2ftool.draws import Draw
 from c2ftool.models.heads import ClipClassifier
 from c2ftool.objectives.base import Objective, Targets
@@ -24,7 +25,7 @@ class ClassifyObjective(Objective):
         self.weights = {"loss": 1.0}
 
     def train(self, mode: bool = True) -> Self:
-        """As every module's; a frozen body stays in evaluation, its batch statistics too."""
+        """As every module's; what is frozen stays in evaluation, its batch statistics too."""
         super().train(mode)
         keep_frozen(self.student.backbone)
         return self
@@ -51,9 +52,3 @@ class ClassifyObjective(Objective):
             case "ce":
                 loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.spec.label_smoothing)
         return {"loss": loss}
-
-
-def keep_frozen(backbone: nn.Module) -> None:
-    """Leave a backbone in evaluation of which nothing learns."""
-    if not any(p.requires_grad for p in backbone.parameters()):
-        backbone.eval()

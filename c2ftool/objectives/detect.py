@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2ftool.adapters.freeze import keep_frozen
 from c2ftool.draws import Draw
 from c2ftool.models.frames import FrameDetector
 from c2ftool.objectives.base import Objective, Targets
-from c2ftool.objectives.classify import keep_frozen
 from c2ftool.spec.objective import Detect
 from c2ftool.spec.resolved import ResolvedPhase
 

@@ -65,6 +65,15 @@ class Backbone:
     about: str = ""
 
     @property
+    def block_widths(self) -> list[int]:
+        """Of each transformer block; empty for a network without."""
+        if self.family == "cnn14":
+            return []
+        if isinstance(self.shape, Swin):
+            return [self.width << stage for stage, depth in enumerate(self.shape.depths) for _ in range(depth)]
+        return [self.width] * self.depth
+
+    @property
     def patched(self) -> bool:
         """Whether patches are made by a kernel that can be resized."""
         return "patch" in self.compressions

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from c2ftool.spec.amounts import samples
 from c2ftool.spec.backbones import BACKBONES
+from c2ftool.spec.check_adapters import adapters, frozen
 from c2ftool.spec.check_detection import augmented, metrics
 from c2ftool.spec.check_objective import NO_SHARE, Finding, objective, parts
 from c2ftool.spec.compression import Compression
@@ -17,7 +18,7 @@ from c2ftool.spec.model import ClipHead, TokenSemanticHead
 from c2ftool.spec.objective import Ssast
 from c2ftool.spec.root import Phase, Spec
 from c2ftool.spec.stop import Budget, Surpasses
-from c2ftool.spec.train import Average, Cosine, Linear, Step
+from c2ftool.spec.train import Average, Cosine, Linear, Milestones, Step
 
 _RESERVED = ("best", "last", "last-teacher", "average")
 
@@ -31,6 +32,7 @@ def check(spec: Spec) -> Iterator[Finding]:
     yield from _savings(spec)
     yield from _average(spec)
     yield from metrics(spec)
+    yield from adapters(spec)
     names = Counter(phase.name.lower() for phase in spec.phases)  # they name files
     for place, phase in enumerate(spec.phases):
         if names[phase.name.lower()] > 1:
@@ -107,6 +109,15 @@ def _phase(spec: Spec, phase: Phase, place: int) -> Iterator[Finding]:
     where: tuple[str | int, ...] = (*here, "schedule") if phase.schedule else ("train", "schedule")
     if isinstance(schedule, Step) and schedule.every.value == 0:
         yield (*where, "every"), "the rate cannot fall every `0`", "write steps, epochs or clips above 0"
+    if isinstance(schedule, Milestones):
+        moments = [(moment.unit, moment.value) for moment in schedule.at]
+        if len(schedule.factors) != len(moments):
+            message = f"{len(moments)} moments and {len(schedule.factors)} factors"
+            yield (*where, "factors"), message, "give one factor for each moment"
+        elif len({unit for unit, _ in moments}) > 1 or moments != sorted(set(moments)):
+            yield (*where, "at"), "moments follow one another, in one unit", "write at: [10 epochs, 20 epochs]"
+        elif any(factor < 0 for factor in schedule.factors):
+            yield (*where, "factors"), "a rate is not below 0", ""
     peak = (phase.optimizer or spec.train.optimizer).lr
     if isinstance(schedule, Cosine | Linear) and schedule.min_lr > peak:
         yield (*where, "min_lr"), f"the rate would rise: min_lr {schedule.min_lr:g} is above lr {peak:g}", ""
@@ -180,7 +191,7 @@ def _model(spec: Spec) -> Iterator[Finding]:
         yield ("model", "stride"), f"the patches of {size.name} do not overlap", "remove it"
     if spec.model.drop_path and size.family == "cnn14":
         yield ("model", "drop_path"), f"{size.name} has no branches to skip", "remove it"
-    if spec.train.micro_batch is not None and size.batch_norm and spec.model.freeze == "none":
+    if spec.train.micro_batch is not None and size.batch_norm and not frozen(spec):
         message = f"{size.name} has batch norm, whose statistics would be those of a micro-batch"
         yield ("train", "micro_batch"), message, "leave it out: losses must not depend on it"
     yield from _head(spec)

@@ -84,7 +84,7 @@ def _pretraining(spec: Spec, name: str, family: str, masks: str) -> Iterator[Fin
         yield ("model", "head"), "pre-training has no head", "remove model.head"
     if spec.data.labels == "frame":
         yield ("data", "labels"), "pre-training learns no labels", "remove data.labels"
-    if spec.model.freeze != "none":
+    if spec.model.freeze == "body":
         yield ("model", "freeze"), "pre-training trains the body", "remove model.freeze"
     if size.family != family:
         message = f"objective {name} pre-trains {family.upper()}, not {size.name}"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from c2ftool.spec.adapters import Unfreeze
 from c2ftool.spec.backbones import BACKBONES, Pooling
 from c2ftool.spec.base import Section
 
@@ -76,7 +77,12 @@ class Model(Section):
     )
     head: Head | None = Field(None, description="Needed by supervised objectives.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the last block; rises linearly from 0.")
-    freeze: Literal["none", "body"] = Field("none", description="`body`: only the head learns (a linear probe).")
+    freeze: Literal["none", "body"] | None = Field(
+        None,
+        description="`body`: only the head and adapters learn; without adapters a linear probe. If not given, `body` "
+        "where there are adapters.",
+    )
+    unfreeze: Unfreeze | None = Field(None, description="Parts of a frozen body that learn all the same.")
 
     @field_validator("backbone")
     @classmethod

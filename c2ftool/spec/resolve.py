@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from c2ftool.errors import DataError, SpecError
+from c2ftool.spec.adapters import decided
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.compression import NoCompression
 from c2ftool.spec.data import Data
@@ -35,7 +36,7 @@ from c2ftool.spec.root import Phase, Spec
 from c2ftool.spec.running import ERRORS, Metric
 from c2ftool.spec.stop import Budget, Plateau, Stop, Surpasses
 from c2ftool.spec.teachers import EnsembleTeacher, Teacher
-from c2ftool.spec.train import Average, Constant, Cosine, Linear, Schedule, Step
+from c2ftool.spec.train import Average, Constant, Cosine, Linear, Milestones, Schedule, Step
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def resolve(spec: Spec, facts: DataFacts) -> Resolved:
         classes=facts.classes,
         multi_label=facts.multi_label,
         data_fingerprint=facts.fingerprint,
-        model=_model(spec.model),
+        model=_model(spec),
+        adapters=decided(spec.adapters, BACKBONES[spec.model.backbone].block_widths),
         objective=spec.objective,
         phases=[_phase(spec, phase, facts, select or _first(metrics)) for phase in spec.phases],
         metrics=metrics,
@@ -127,9 +129,11 @@ def _misfits(spec: Spec, facts: DataFacts) -> Iterator[tuple[str, str]]:
             yield f"evaluate.metrics: top5 is always 1 with {len(facts.classes)} classes", "Use accuracy."
 
 
-def _model(model: Model) -> Model:
-    """The section with the head's pooling decided."""
-    size = BACKBONES[model.backbone]
+def _model(spec: Spec) -> Model:
+    """The section with the head's pooling decided, and what is frozen."""
+    model, size = spec.model, BACKBONES[spec.model.backbone]
+    if model.freeze is None:
+        model = model.model_copy(update={"freeze": "body" if spec.adapters else "none"})
     if not isinstance(model.head, ClipHead):
         return model
     norm = size.head_norm if model.head.norm is None else model.head.norm
@@ -246,6 +250,11 @@ def _schedule(schedule: Schedule, steps: int, lengths: dict[str, int]) -> Resolv
                 min_lr=schedule.min_lr,
                 start=schedule.start.steps(whole=steps, **lengths),
                 over=schedule.over.steps(whole=steps, **lengths),
+            )
+        case Milestones():
+            at = [moment.steps(whole=steps, **lengths) for moment in schedule.at]
+            return ResolvedSchedule(
+                kind="milestones", steps=steps, warmup=warmup, milestones=at, factors=schedule.factors
             )
         case Step():
             start = schedule.start.steps(whole=steps, **lengths)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from c2ftool.spec.adapters import Adapter
 from c2ftool.spec.augment import Augment
 from c2ftool.spec.base import Section
 from c2ftool.spec.compression import Compression
@@ -104,7 +105,7 @@ class ResolvedEnsemble(Section):
 
 
 class ResolvedSchedule(Section):
-    """A schedule in steps of its phase. kind: cosine, step, linear or constant."""
+    """A schedule in steps of its phase. kind: cosine, step, milestones, linear or constant."""
 
     kind: str
     steps: int
@@ -114,6 +115,8 @@ class ResolvedSchedule(Section):
     every: int = 1
     over: int = 1
     factor: float = 1.0
+    milestones: list[int] = Field([], description="Steps.")
+    factors: list[float] = Field([], description="Of the peak, from each on.")
 
 
 class ResolvedStop(Section):
@@ -185,6 +188,7 @@ class Resolved(Section):
     multi_label: bool
     data_fingerprint: str
     model: Model
+    adapters: list[Adapter] = Field([], description="Each with a name and a rank.")
     objective: Objective
     phases: list[ResolvedPhase]
     metrics: list[Metric]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from c2ftool.spec.adapters import Adapter
 from c2ftool.spec.amounts import Length
 from c2ftool.spec.augment import Augment
 from c2ftool.spec.base import Section
@@ -58,6 +59,9 @@ class Spec(Section):
     data: Data
     frontend: Frontend = Frontend()
     model: Model
+    adapters: Annotated[list[Adapter], Field(max_length=16)] = Field(
+        [], description="Small parts that learn beside a frozen body: parallel and look-aside adapters, LoRA."
+    )
     objective: Objective = Field(
         description="What the loss is: `eat` and `ssast` pre-train, `classify` and `detect` fine-tune."
     )

@@ -76,7 +76,11 @@ class Evaluate(Section):
         description="Clips without an event of a class that is scored: left out, as DESED and AudioSet Strong are "
         "evaluated, or kept, so that what is detected in them counts as false (frame labels).",
     )
-    clips_shown: int = Field(6, ge=0, description="Clips of which the report shows a timeline of events.")
+    clips_shown: int = Field(
+        6,
+        ge=0,
+        description="Clips that the report shows: their events over time; of adapters the attention (three at most).",
+    )
 
 
 class Checkpoints(Section):

@@ -77,6 +77,15 @@ class Step(Section):
     factor: float = Field(0.5, gt=0, lt=1, description="What the rate is multiplied by.")
 
 
+class Milestones(Section):
+    """Linear warm-up, the peak rate, and from each moment in `at` on its factor of the peak (EPIC-SOUNDS)."""
+
+    kind: Literal["milestones"]
+    warmup: Length = Field(Length.parse("0 steps"), description="Linear rise from 0; `%` is of the phase.")
+    at: list[Length] = Field(min_length=1, description="Moments, one after the other; `%` is of the phase.")
+    factors: list[float] = Field(min_length=1, description="What the peak is multiplied by from each moment on.")
+
+
 class Linear(Section):
     """Linear warm-up, the peak rate until `start`, then a straight line down to `min_lr` over `over` (EfficientAT)."""
 
@@ -104,7 +113,7 @@ class Average(Section):
 
 
 Optimizer = Annotated[AdamW | Adam | Sgd, Field(discriminator="kind")]
-Schedule = Annotated[Cosine | Step | Linear | Constant, Field(discriminator="kind")]
+Schedule = Annotated[Cosine | Step | Milestones | Linear | Constant, Field(discriminator="kind")]
 
 
 class TrainPart(Section):
@@ -125,7 +134,8 @@ class Train(TrainPart):
     batch: int = Field(32, ge=1, description="Clips per optimiser step, over all devices.")
     optimizer: Optimizer = Field(AdamW(kind="adamw", lr=5e-4), description="How gradients become updates.")
     schedule: Schedule = Field(
-        Cosine(kind="cosine"), description="The learning rate over the steps: cosine, step, linear or constant."
+        Cosine(kind="cosine"),
+        description="The learning rate over the steps: cosine, step, milestones, linear or constant.",
     )
     micro_batch: int | None = Field(
         None, ge=1, description="Clips per forward pass on a device; the losses do not depend on it."

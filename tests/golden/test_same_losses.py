@@ -11,7 +11,14 @@ import pytest
 from c2ftool.engine.metrics_log import read_metrics
 
 ROOT = Path(__file__).parents[2]
-TASKS = {"pretrain": ROOT / "tests/specs/pretrain.yaml", "finetune": ROOT / "tests/specs/finetune.yaml"}
+SPECS = {task: str(ROOT / f"tests/specs/{task}.yaml") for task in ("pretrain", "finetune")}
+ADAPTERS = "adapters=[{kind: loaa, at: both, axis: both, rank: 8}, {kind: lora, targets: [qkv, fc1]}]"
+# name -> command line
+TASKS = {
+    "pretrain": ("pretrain", SPECS["pretrain"]),
+    "finetune": ("finetune", SPECS["finetune"]),
+    "adapters": ("finetune", SPECS["finetune"], ADAPTERS, "train.optimizer.lr=0.01"),
+}
 # Sums in another order: float32 rounding, amplified by some 15 steps of training.
 TOLERANCE = 2e-4
 
@@ -23,24 +30,24 @@ def losses(run: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def reference(c2f, data_root, tmp_path_factory):
     runs = tmp_path_factory.mktemp("reference")
-    for task, spec in TASKS.items():
-        done = c2f(task, spec, "--run", task, env={"C2F_DATA": str(data_root), "C2F_RUNS": str(runs)})
+    for task, line in TASKS.items():
+        done = c2f(*line, "--run", task, env={"C2F_DATA": str(data_root), "C2F_RUNS": str(runs)})
         assert done.returncode == 0, done.stderr
     return {task: losses(runs / task) for task in TASKS}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SPECS)
 def test_loader_threads_change_no_bit(task, reference, c2f, data_root, tmp_path):
     env = {"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)}
     for workers in (0, 3):
-        assert c2f(task, TASKS[task], f"train.workers={workers}", "--run", f"w{workers}", env=env).returncode == 0
+        assert c2f(*TASKS[task], f"train.workers={workers}", "--run", f"w{workers}", env=env).returncode == 0
         assert losses(tmp_path / f"w{workers}") == reference[task]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_micro_batches_give_the_same_losses(task, reference, c2f, data_root, tmp_path):
     env = {"C2F_DATA": str(data_root), "C2F_RUNS": str(tmp_path)}
-    done = c2f(task, TASKS[task], "--micro-batch", "4", "--run", "micro", env=env)
+    done = c2f(*TASKS[task], "--micro-batch", "4", "--run", "micro", env=env)
     assert done.returncode == 0, done.stderr
     for ours, theirs in zip(losses(tmp_path / "micro"), reference[task], strict=True):
         assert math.isclose(ours, theirs, rel_tol=TOLERANCE)
@@ -69,7 +76,7 @@ def two_processes(data_root: Path, runs: Path, command: str, *arguments: str) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_give_the_losses_of_one(task, reference, data_root, tmp_path):
-    two_processes(data_root, tmp_path, task, str(TASKS[task]))
+    two_processes(data_root, tmp_path, *TASKS[task])
     for ours, theirs in zip(losses(tmp_path / "two"), reference[task], strict=True):
         assert math.isclose(ours, theirs, rel_tol=TOLERANCE)
 

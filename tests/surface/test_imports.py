@@ -21,6 +21,8 @@ ALLOWED = {
     "draws": set(),
     # when events are, as frames: sampling, labels and metrics agree on it
     "events": set(),
+    # below models: blocks are built with what stands beside them
+    "adapters": BOTTOM | {"spec"},
     "compression": BOTTOM | {"spec"},
     # the grid arithmetic is pure integers: specs are checked and resolved with it
     "spec": BOTTOM | {"compression"},
@@ -28,12 +30,12 @@ ALLOWED = {
     "frontend": BOTTOM | {"spec", "draws", "compression"},
     "masks": BOTTOM | {"spec", "draws", "compression"},
     "augment": BOTTOM | {"spec", "draws"},
-    "models": BOTTOM | {"spec", "draws", "frontend", "masks", "augment", "compression"},
+    "models": BOTTOM | {"adapters", "spec", "draws", "frontend", "masks", "augment", "compression"},
     # `prepare` measures the statistics of the log-mel with the front end itself
     "data": BOTTOM | {"spec", "draws", "events", "frontend"},
     "metrics": BOTTOM | {"spec", "events"},
     "costs": BOTTOM | {"spec"},
-    "objectives": BOTTOM | {"spec", "draws", "frontend", "masks", "augment", "compression", "models"},
+    "objectives": BOTTOM | {"adapters", "spec", "draws", "frontend", "masks", "augment", "compression", "models"},
     "engine": None,
     "cli": None,
     "__main__": None,

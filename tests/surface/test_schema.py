@@ -16,8 +16,8 @@ from c2ftool.spec.shape import sections_of
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*(ROOT / "specs").rglob("*.yaml"), *(ROOT / "tests/specs").glob("*.yaml")])
 ORDER = (
-    "c2f name about task seed seeds backbones data frontend model objective masks teachers augment train compression "
-    "enter phases control evaluate checkpoints savings tracking"
+    "c2f name about task seed seeds backbones data frontend model adapters objective masks teachers augment train "
+    "compression enter phases control evaluate checkpoints savings tracking"
 )
 
 

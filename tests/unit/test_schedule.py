@@ -27,3 +27,9 @@ def test_step_schedule_halves_at_start_and_every_after():
 def test_a_phase_of_one_step_has_a_rate():
     for kind in ("cosine", "constant"):
         assert math.isfinite(learning_rate(ResolvedSchedule(kind=kind, steps=1, warmup=0), 1e-3, 0))
+
+
+def test_milestones_are_factors_of_the_peak():
+    schedule = ResolvedSchedule(kind="milestones", steps=30, warmup=2, milestones=[10, 20], factors=[0.05, 0.01])
+    rates = [learning_rate(schedule, 2.0, s) for s in (0, 1, 9, 10, 19, 20, 29)]
+    assert rates == pytest.approx([1.0, 2.0, 2.0, 0.1, 0.1, 0.02, 0.02])
