@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sound event detection from teachers to student, after Schmid et al. (ICASSP 2025): train teachers over backbones and
 # seeds, average their logits, train students with and without them, compare by PSDS1.
-# Small (default), on scenes mixed from ESC-10:   ESC10=path bash recipes/sed.sh        about an hour on two cores
+# Small (default), on scenes mixed from ESC-10:   ESC10=path bash recipes/sed.sh        an hour and a half on two cores
 # As published, on AudioSet Strong:               SET=audioset_strong FROM=path bash recipes/sed.sh
 #   One task of a job array: TEACHER=0 .. 14 trains that teacher alone, STUDENT=0 .. 4 that student (recipes/slurm/).
 # A second call goes on where the first stopped. Results: docs/results.md
