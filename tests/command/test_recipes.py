@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from c2ftool.models.public.records import PUBLIC_WEIGHTS
+from c2ftool.spec.adapters import per_rank
 from c2ftool.spec.backbones import BACKBONES
 from c2ftool.spec.load import load_spec
 
@@ -121,6 +122,28 @@ def test_published_detection_trains_fifteen_teachers(tmp_path):
     one = calls("sed.sh", tmp_path, SET="audioset_strong", FROM="raw", TEACHER="7")
     assert [loaded(call)[0] for call in one if call[0] == "finetune"] == ["sed-teacher-fpasst-1"]
     assert loaded(one[-1])[1].model.head.recurrent.width == 1024
+
+
+def test_ways_to_adapt_have_one_budget(tmp_path):
+    made = calls("adapters_small.sh", tmp_path, ESC10="a", FSDD="b")
+    assert made[2][:2] == ["pretrain", "specs/adapters_body.yaml"]
+    trained = dict(loaded(call) for call in made if call[0] == "finetune")
+    assert len(trained) == 2 * 6 * 3 and made[-1] == ["evaluate", *trained, "--metric", "accuracy"]
+    for set_ in ("esc10", "digits"):
+        runs = {
+            name.split("-")[1]: spec for name, spec in trained.items() if name.startswith(set_) and name.endswith("-2")
+        }
+        assert len(runs) == 6 and len({str(spec.phases) for spec in runs.values()}) == 1
+        assert {spec.model.weights for spec in runs.values()} == {"run:adapters-body"}
+        assert {spec.seed for spec in runs.values()} == {2}
+        widths = BACKBONES[runs["both"].model.backbone].block_widths
+        sizes = {
+            way: sum(per_rank(item, widths)[0] * item.rank for item in spec.adapters) for way, spec in runs.items()
+        }
+        assert {way: n for way, n in sizes.items() if n} == dict.fromkeys(
+            ("parallel", "time", "frequency", "both"), 55_296
+        )
+        assert [way for way, spec in runs.items() if not spec.adapters and spec.model.freeze == "body"] == ["probe"]
 
 
 def require_known(weights: str) -> bool:
