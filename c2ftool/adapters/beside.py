@@ -36,20 +36,20 @@ class Lay:
     mel_major: bool
     chunks: int = 1
 
-    def to_map(self, tokens: Tensor) -> Tensor:
-        """(R, D, F, T) of the (R, N, D) tokens of the grid; (R, D, T, F) where they are not mel-major."""
+    def to_grid(self, tokens: Tensor) -> Tensor:
+        """(R, F, T, D) of the (R, N, D) tokens of the grid."""
         if self.chunks > 1:
-            image = tokens.unflatten(1, (self.chunks, self.frequency, -1)).transpose(1, 2).flatten(2, 3)
-        else:
-            image = tokens.unflatten(1, (self.frequency, -1) if self.mel_major else (-1, self.frequency))
-        return image.permute(0, 3, 1, 2)
+            return tokens.unflatten(1, (self.chunks, self.frequency, -1)).transpose(1, 2).flatten(2, 3)
+        if self.mel_major:
+            return tokens.unflatten(1, (self.frequency, -1))
+        return tokens.unflatten(1, (-1, self.frequency)).transpose(1, 2)
 
-    def to_tokens(self, image: Tensor) -> Tensor:
-        """The (R, N, D) tokens of what `to_map` gives."""
-        rows = image.permute(0, 2, 3, 1)
+    def to_tokens(self, grid: Tensor) -> Tensor:
+        """The (R, N, D) tokens of a (R, F, T, D) grid."""
         if self.chunks > 1:
-            rows = rows.unflatten(2, (self.chunks, -1)).transpose(1, 2).flatten(2, 3)
-        return rows.flatten(1, 2)
+            grid = grid.unflatten(2, (self.chunks, -1)).transpose(1, 2)
+            return grid.flatten(1, 3)
+        return (grid if self.mel_major else grid.transpose(1, 2)).flatten(1, 2)
 
 
 class BesideBranch(nn.Module):
@@ -75,29 +75,55 @@ class BesideBranch(nn.Module):
         """(R, P + N, D), to be added to the branch's output. given: what the branch is given; residual: the stream."""
         x = residual if self.residual else given
         front = self.lay.prefix
-        if self.down.shape[2:] == (1, 1) and not (front and self.skip):
-            out = self._centre(x)
-        else:
-            parts = (
-                [x.new_zeros(len(x), front, x.shape[2]) if self.skip else self._centre(x[:, :front])] if front else []
-            )
-            out = torch.cat([*parts, self._looking(x[:, front:])], dim=1) if parts else self._looking(x)
+        # neighbours are looked at where there are r channels, not D: every tap of `down` first, one matrix product for
+        # all of them, then each moved to the token that it is for; `up` the other way round
+        taps = F.linear(x, self.down.permute(2, 3, 0, 1).flatten(0, 2))
+        inside = self._gathered(taps[:, front:])
+        if front:
+            inside = torch.cat([self._centre(taps[:, :front]), inside], dim=1)
+        inside = self._act(inside if self.down_bias is None else inside + self.down_bias)
+        spread = self._spread(inside[:, front:])
+        if front:
+            spread = torch.cat([self._alone(inside[:, :front]), spread], dim=1)
+        out = F.linear(spread, self.up.permute(0, 2, 3, 1).flatten(1), self.up_bias)
+        if front and self.skip:
+            out = torch.cat([torch.zeros_like(out[:, :front]), out[:, front:]], dim=1)
         return out if self.scale == 1 else out * self.scale
 
-    def _centre(self, x: Tensor) -> Tensor:
-        """Every token by itself: the kernels' centres."""
-        f, t = self.down.shape[2] // 2, self.down.shape[3] // 2
-        inside = self._act(F.linear(x, self.down[:, :, f, t], self.down_bias))
-        return F.linear(inside, self.up[:, :, f, t], self.up_bias)
+    def _gathered(self, taps: Tensor) -> Tensor:
+        """(R, N, r): of (R, N, K r), what each tap gives to the token that it looks from, added."""
+        places = self._places()
+        if len(places) == 1:
+            return taps
+        parts = self.lay.to_grid(taps).chunk(len(places), dim=3)
+        total = parts[len(places) // 2]
+        for (f, t), part in zip(places, parts, strict=True):
+            if (f, t) != (0, 0):
+                total = total + moved(part, f, t)
+        return self.lay.to_tokens(total)
 
-    def _looking(self, x: Tensor) -> Tensor:
-        """(R, N, D) tokens of the grid with their neighbours."""
-        # where tokens are time-major the map is, too, and the kernel is turned: nothing is moved
-        turned = not self.lay.mel_major and self.lay.chunks == 1
-        down, up = (w.transpose(2, 3) if turned else w for w in (self.down, self.up))
-        padding = (down.shape[2] // 2, down.shape[3] // 2)
-        inside = self._act(F.conv2d(self.lay.to_map(x), down, self.down_bias, padding=padding))
-        return self.lay.to_tokens(F.conv2d(inside, up, self.up_bias, padding=padding))
+    def _spread(self, inside: Tensor) -> Tensor:
+        """(R, N, K r) of (R, N, r): every token with its neighbours side by side, zeros where there is none."""
+        places = self._places()
+        if len(places) == 1:
+            return inside
+        grid = self.lay.to_grid(inside)
+        return self.lay.to_tokens(torch.cat([grid if p == (0, 0) else moved(grid, *p) for p in places], dim=3))
+
+    def _places(self) -> list[tuple[int, int]]:
+        """How far from a token each tap looks: (frequency, time), in the kernel's order."""
+        frequency, time = self.down.shape[2:]
+        return [(f - frequency // 2, t - time // 2) for f in range(frequency) for t in range(time)]
+
+    def _centre(self, taps: Tensor) -> Tensor:
+        """(R, P, r) of (R, P, K r): a token in front sees itself alone."""
+        rank, count = self.down.shape[0], self.down.shape[2] * self.down.shape[3]
+        return taps[..., count // 2 * rank : (count // 2 + 1) * rank]
+
+    def _alone(self, inside: Tensor) -> Tensor:
+        """(R, P, K r) of (R, P, r): zeros for the neighbours that there are not."""
+        beside = (self.down.shape[2] * self.down.shape[3] // 2) * self.down.shape[0]
+        return F.pad(inside, (beside, beside))
 
     def _act(self, x: Tensor) -> Tensor:
         return F.relu(x) if self.relu else F.gelu(x)
@@ -112,6 +138,18 @@ class BesideBranch(nn.Module):
             value.uniform_(-bound, bound, generator=generator)
         else:
             value.zero_()
+
+
+def moved(grid: Tensor, frequency: int, time: int) -> Tensor:
+    """(R, F, T, r): at each place what lies so far from it, zeros beyond the edges."""
+    for axis, by in ((1, frequency), (2, time)):
+        if by:
+            length = grid.shape[axis]
+            kept = grid.narrow(axis, min(max(by, 0), length), max(0, length - abs(by)))
+            missing = length - kept.shape[axis]
+            before, after = (0, missing) if by > 0 else (missing, 0)
+            grid = F.pad(kept, (0, 0, before, after) if axis == 2 else (0, 0, 0, 0, before, after))
+    return grid
 
 
 class Beside(nn.ModuleDict):

@@ -45,8 +45,7 @@ def attention_map(backbone: Backbone, features: Tensor, block: int = -1) -> Tens
     rows = probabilities[:, : lay.prefix] if lay.prefix else probabilities
     on_grid = rows.mean(1)[:, lay.prefix :]
     on_grid = on_grid / on_grid.sum(1, keepdim=True)
-    image = lay.to_map(on_grid[..., None])[:, 0]
-    return image if lay.mel_major else image.transpose(1, 2)
+    return lay.to_grid(on_grid[..., None])[..., 0]
 
 
 def _probabilities(attention: nn.Module, x: Tensor, *bias: Tensor) -> Tensor:

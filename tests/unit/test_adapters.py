@@ -124,18 +124,56 @@ def test_a_budget_is_kept_and_used_up(width, depth, kernel, axis, at, bias, budg
 def test_a_map_and_back_are_the_tokens(time, frequency, prefix, mel_major, chunks, bias):
     lay = Lay(prefix, frequency, mel_major or chunks > 1, chunks)
     x = torch.arange(2 * time * chunks * frequency * 3).float().view(2, -1, 3)
-    assert torch.equal(lay.to_tokens(lay.to_map(x)), x)
+    assert torch.equal(lay.to_tokens(lay.to_grid(x)), x)
 
 
 def test_the_map_is_the_grid():
     """Tokens whose value is their (f, t) are found there, in each order."""
     f, t = torch.meshgrid(torch.arange(3.0), torch.arange(4.0), indexing="ij")
     grid = torch.stack([f, t])  # (2, F, T)
-    assert torch.equal(Lay(0, 3, True).to_map(grid.flatten(1).t()[None])[0], grid)
+    last = grid.permute(1, 2, 0)
+    assert torch.equal(Lay(0, 3, True).to_grid(grid.flatten(1).t()[None])[0], last)
     time_major = grid.transpose(1, 2).flatten(1).t()[None]
-    assert torch.equal(Lay(0, 3, False).to_map(time_major)[0], grid.transpose(1, 2))
+    assert torch.equal(Lay(0, 3, False).to_grid(time_major)[0], last)
     folded = grid.unflatten(2, (2, 2)).transpose(1, 2).flatten(1).t()[None]  # two chunks of two, one below the other
-    assert torch.equal(Lay(0, 3, True, chunks=2).to_map(folded)[0], grid)
+    assert torch.equal(Lay(0, 3, True, chunks=2).to_grid(folded)[0], last)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    time=st.integers(1, 6),
+    frequency=st.integers(1, 5),
+    prefix=st.integers(0, 2),
+    mel_major=st.booleans(),
+    axis=st.sampled_from(["time", "frequency", "both"]),
+    kernel=st.sampled_from([3, 5]),
+    bias=st.booleans(),
+    relu=st.booleans(),
+)
+def test_it_is_two_convolutions_over_the_grid(time, frequency, prefix, mel_major, axis, kernel, bias, relu):
+    """Equation 2 by torch's own convolutions; a token in front is a map of one token (Convpass)."""
+    activation = "relu" if relu else "gelu"
+    item = LookAside(kind="loaa", at="both", axis=axis, kernel=kernel, rank=3, bias=bias, activation=activation)
+    adapter = BesideBranch(4, item, Lay(prefix, frequency, mel_major)).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(2, prefix + time * frequency, 4, generator=generator).double()
+
+    def convolved(image):
+        sides = tuple(side // 2 for side in adapter.down.shape[2:])
+        inside = torch.nn.functional.conv2d(image, adapter.down, adapter.down_bias, padding=sides)
+        inside = getattr(torch.nn.functional, activation)(inside)
+        return torch.nn.functional.conv2d(inside, adapter.up, adapter.up_bias, padding=sides)
+
+    shape = (frequency, time) if mel_major else (time, frequency)
+    image = x[:, prefix:].unflatten(1, shape).permute(0, 3, 1, 2)
+    image = image if mel_major else image.transpose(2, 3)
+    grid = convolved(image)
+    tokens = (grid if mel_major else grid.transpose(2, 3)).flatten(2).transpose(1, 2)
+    front = [convolved(x[:, p, :, None, None])[..., 0, 0][:, None] for p in range(prefix)]
+    torch.testing.assert_close(adapter(x, x), torch.cat([*front, tokens], dim=1))
 
 
 @pytest.mark.parametrize("mel_major", [True, False])
