@@ -290,8 +290,8 @@ def _overridden(resolved: Resolved, overrides: list[str]) -> Resolved:
     for text in overrides:
         if not text.startswith(("data.", "savings.", "postprocess.", "empty=")):
             raise UsageError(
-                f"{text!r}: only data.*, postprocess.*, empty, savings.*, compression and model.weights (where the "
-                "body of adapters lies now) can differ when a run is scored",
+                f"{text!r}: only model.weights (where the body of adapters lies now), data.*, postprocess.*, empty, "
+                "savings.* and compression can differ when a run is scored",
                 cure='For example: data.test=[valid], or compression="{method: fshift, factor: 2}"',
             )
     faults: list[Fault] = []

@@ -81,7 +81,7 @@ def quick() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("c2ftool.engine.train.phase_costs", costs)
-        patch.setattr("c2ftool.engine.train.report", lambda *_: [])
+        patch.setattr("c2ftool.engine.train.report", lambda *_, **__: [])
         yield
 
 

@@ -21,8 +21,9 @@ def test_the_demo_is_this_demo() -> None:
     for split in SPLITS:
         for index in range(3):
             clip, samples = make_clip(split, index)
-            digest.update(repr(clip).encode() + samples.tobytes())
-    assert digest.hexdigest() == "c2b9d716931cc5ee1b31dde84fc120b5043f5f942c5111191a0a142cb72b466a"
+            told = [getattr(clip, name) for name in ("id", "split", "fold", "labels", "events")]
+            digest.update(repr(told).encode() + samples.tobytes())
+    assert digest.hexdigest() == "924aed48730db8796a92230f46296f867d8438c9ddba7170ffa9882820638575"
 
 
 def test_clips_have_the_stated_form() -> None:

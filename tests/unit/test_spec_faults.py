@@ -159,7 +159,7 @@ def test_a_fault_in_the_sections_above_is_told_once_though_phases_inherit_it(fol
         ("c2f=2", "c2f cannot be 2\n    known: 1"),
         ("checkpoints.minutes=1e999999999 s", "is not an amount with a unit"),
         ("seeds=[0, -1]", "seeds[1] must be at least 0, not -1"),
-        ("wheight=1", 'unknown key "wheight" in the spec\n    known: about, augment, backbones, c2f, checkpoints, com'),
+        ("wheight=1", 'unknown key "wheight" in the spec\n    known: about, adapters, augment, backbones, c2f, checkp'),
     ],
 )
 def test_messages_are_in_users_words(argument, message):
