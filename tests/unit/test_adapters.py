@@ -1,61 +1,18 @@
-"""Adapters: what they compute, where they stand, how many parameters they have, what learns."""
+"""Adapters: what they compute, where they stand, how many parameters they have."""
 
 import pytest
 import torch
+from adapted import BOTH, LOAA, LORA, MICRO, RULES, features, made, shaken, tokens_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2ftool.adapters.beside import BesideBranch, Lay
-from c2ftool.adapters.freeze import freeze
 from c2ftool.adapters.insert import item_of
-from c2ftool.adapters.lora import merge_low_ranks
 from c2ftool.models.build import build_backbone, build_classifier
 from c2ftool.models.initialise import initialise
-from c2ftool.models.layout import Rules
-from c2ftool.spec.adapters import LookAside, Lora, Parallel, Unfreeze, decided, per_rank
+from c2ftool.spec.adapters import LookAside, Parallel, decided, per_rank
 from c2ftool.spec.backbones import BACKBONES
-from c2ftool.spec.compression import FrameShift, NoCompression
-from c2ftool.spec.frontend import Frontend
-from c2ftool.spec.layout import compressed, full_frontend
 from c2ftool.spec.model import ClipHead, Model
-
-MICRO = [name for name, size in BACKBONES.items() if name.endswith("_micro") and size.block_widths] + ["eat_tiny"]
-RULES = Rules("bilinear", "pi", None)
-
-
-def tokens_of(backbone, frames=None, factor=1, **given):
-    size = BACKBONES[backbone]
-    front = full_frontend(Frontend(frames=frames or size.frontend.frames, **given), size, 0.0, 1.0)
-    how = FrameShift(method="fshift", factor=factor) if factor > 1 else NoCompression(method="none")
-    return compressed(front, how, size, size.patch)[1]
-
-
-def made(backbone, *items, frames=208, classes=5, **model):
-    """A classifier with first values, and its tokens."""
-    tokens = tokens_of(backbone, frames)
-    spec = Model(backbone=backbone, head=ClipHead(kind="clip", pool=BACKBONES[backbone].pool, norm=True), **model)
-    body = build_classifier(spec, tokens, classes, decided(list(items), BACKBONES[backbone].block_widths))
-    initialise(body, 3)
-    return body.eval(), tokens
-
-
-def features(tokens, clips=2):
-    return torch.randn(clips, tokens.frames, tokens.mels, generator=torch.Generator().manual_seed(1))
-
-
-def shaken(module, std=0.05):
-    """Adapters with values of their own everywhere."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if item_of(name):
-                parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
-    return module
-
-
-LOAA = LookAside(kind="loaa", at="attention", axis="time", rank=4)
-BOTH = Parallel(kind="parallel", at="both", rank=3)
-LORA = Lora(kind="lora", rank=2, targets=["qkv", "proj", "fc1", "fc2"])
 
 
 @pytest.mark.parametrize("backbone", MICRO)
@@ -312,117 +269,3 @@ def test_m2d_looks_within_its_chunks():
     half = tokens_of("m2d_micro", 1001)
     body.resize(half, RULES)
     torch.testing.assert_close(torch.cat([body.sequence(x[:, :1001]), body.sequence(x[:, 1001:])], 1), whole)
-
-
-# --- what learns -----------------------------------------------------------------------------------------------------
-
-
-def learning(module):
-    return {name for name, p in module.named_parameters() if p.requires_grad}
-
-
-def test_of_a_frozen_body_adapters_and_head_learn():
-    body, _ = made("ast_micro", LOAA, LORA.model_copy(update={"blocks": [1]}), freeze="body")
-    names = learning(body)
-    assert {n for n in names if n.startswith("head.")} == {f"head.{n}" for n, _ in body.head.named_parameters()}
-    assert all(item_of(n) for n in names if n.startswith("backbone."))
-    assert {item_of(n) for n in names} == {None, "a0", "a1"}
-    assert all("blocks.1." in n for n in names if item_of(n) == "a1")
-
-
-def test_partial_unfreezing():
-    spec = {"last": 2, "norms": False, "biases": False}
-    body, _ = made("ast_micro", freeze="body", unfreeze=Unfreeze(**spec))
-    inside = {n.removeprefix("backbone.") for n in learning(body) if n.startswith("backbone.")}
-    assert {n.split(".")[1] for n in inside if n.startswith("blocks.")} == {"2", "3"}
-    assert {n for n in inside if not n.startswith("blocks.")} == {"norm.weight", "norm.bias"}
-    body, _ = made("ast_micro", freeze="body", unfreeze=Unfreeze(biases=True))
-    assert all(n.endswith("bias") for n in learning(body) if n.startswith("backbone."))
-    body, _ = made("beats_micro", freeze="body", unfreeze=Unfreeze(norms=True))
-    inside = {n for n in learning(body) if n.startswith("backbone.")}
-    assert inside and all("norm" in n for n in inside)
-
-
-def test_frozen_weights_get_no_gradient_and_up_learns_before_down():
-    body, tokens = made("ast_micro", LOAA, freeze="body")
-    body(features(tokens)).square().sum().backward()
-    branch = body.backbone.blocks[0].beside_attention["@a0"]
-    assert branch.up.grad.abs().sum() > 0 and branch.down.grad.abs().sum() == 0
-    assert all(p.grad is None for name, p in body.named_parameters() if name not in learning(body))
-    with torch.no_grad():
-        branch.up -= 0.1 * branch.up.grad
-    body.zero_grad()
-    body(features(tokens)).square().sum().backward()
-    assert branch.down.grad.abs().sum() > 0
-
-
-def test_batch_norm_of_a_frozen_body_stays_as_it_is():
-    from c2ftool.adapters.freeze import keep_frozen
-
-    body, tokens = made("htsat_micro", LOAA, freeze="body")
-    body.train()
-    keep_frozen(body.backbone)
-    assert body.backbone.training and not body.backbone.bn0.training
-    before = body.backbone.bn0.running_mean.clone()
-    body(features(tokens) + 3)
-    assert torch.equal(before, body.backbone.bn0.running_mean)
-
-
-def test_offsets_may_learn_where_statistics_stay():
-    """Batch norms of a frozen body, those of several devices too, whatever their offset does."""
-    from c2ftool.adapters.freeze import keep_frozen
-    from c2ftool.engine.batch_norm import GatheredBatchNorm
-
-    for gathered in (False, True):
-        body, _ = made("htsat_micro", LOAA, freeze="body", unfreeze=Unfreeze(biases=True))
-        if gathered:
-            body.backbone.bn0 = GatheredBatchNorm(body.backbone.bn0)
-        body.train()
-        keep_frozen(body.backbone)
-        assert body.backbone.bn0.bias.requires_grad and not body.backbone.bn0.training
-
-
-@pytest.mark.parametrize("name", ["train", "type", "forward", "keys", "attn", "blocks", "lora"])
-def test_an_item_may_be_called_anything(name):
-    items = LOAA.model_copy(update={"name": name}), LORA.model_copy(update={"name": f"{name}2"})
-    body, tokens = made("ast_micro", *items)
-    found = {item_of(key) for key in body.state_dict()}
-    assert found == {None, name, f"{name}2"}
-    body(features(tokens))
-
-
-def test_a_body_that_learns_is_not_touched():
-    body, _ = made("ast_micro", LOAA, freeze="none")
-    freeze(body.backbone, Model(backbone="ast_micro", freeze="none"))
-    assert learning(body) == {name for name, _ in body.named_parameters()}
-
-
-# --- low rank --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backbone", ["ast_micro", "beats_micro", "htsat_micro", "eat_tiny"])
-def test_merged_updates_compute_the_same(backbone):
-    body, tokens = made(backbone, LORA, LORA.model_copy(update={"rank": 3, "rslora": True}))
-    shaken(body)
-    x = features(tokens)
-    before = body(x)
-    plain, _ = made(backbone)
-    merged = merge_low_ranks(body)
-    assert len(merged) == BACKBONES[backbone].depth * (6 if backbone.startswith("beats") else 4)
-    torch.testing.assert_close(body(x), before, rtol=1e-4, atol=1e-5)
-    assert not torch.equal(body(x), plain(x))
-    assert body.state_dict().keys() == plain.state_dict().keys()
-
-
-def test_the_scale_of_an_update_is_alpha_over_the_rank():
-    for item, scale in (
-        (Lora(kind="lora", rank=4, alpha=2), 0.5),
-        (Lora(kind="lora", rank=4, alpha=2, rslora=True), 1),
-    ):
-        body, _ = made("ast_micro", item)
-        assert body.backbone.blocks[0].attn.qkv.lora["@a0"].scale == scale
-
-
-def test_a_network_without_blocks_takes_none():
-    with pytest.raises(ValueError, match="no transformer blocks"):
-        build_backbone(Model(backbone="cnn14_micro"), tokens_of("cnn14_micro", 512), decided([LORA], [1]))
